@@ -1,9 +1,9 @@
 """Where is a pixel? The one file that knows where a pixel's centre lies (chapter 1).
 
-Normalised coordinates run over [-1, 1] across the crop, and cell i of n has its centre at (2i + 1)/n - 1, whatever n is.
-A coordinate therefore means the same place in the input image and in every heatmap made from it. Tensors use the book's
-letters: B images, J joints, d coordinates in the order (x, y) or (x, y, z), H rows, W columns. "Index pixels" number the
-pixels of a grid so that pixel i has its centre at i.
+Normalised coordinates run over [-1, 1] across the crop, and cell i of n has its centre at (2i + 1)/n - 1, whatever n
+is. A coordinate therefore means the same place in the input image and in every heatmap made from it. Tensors use the
+book's letters: B images, J joints, d coordinates in the order (x, y) or (x, y, z), H rows, W columns. "Index pixels"
+number the pixels of a grid so that pixel i has its centre at i.
 """
 
 import math

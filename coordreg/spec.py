@@ -91,7 +91,7 @@ def rebuild(description: Any) -> Any:
     except (ImportError, AttributeError) as error:
         raise ValueError(f"rebuild: this version of coordreg has no {name!r} ({error})") from error
     kwargs = {k: rebuild(v) for k, v in description.items() if k != "make"}
-    if dataclasses.is_dataclass(make):
+    if isinstance(make, type) and dataclasses.is_dataclass(make):
         return make(**kwargs)
     return spec(make, **kwargs)
 

@@ -1,0 +1,114 @@
+"""The command line: `python -m coordreg --help`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordreg import experiments, ledger, records
+from coordreg import rerun as reruns
+from coordreg.data.commands import data_app
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Coordinate regression: train, measure, predict.")
+app.add_typer(data_app, name="data", help="Look for, fetch, show and pack data sets.")
+
+ProfileOption = Annotated[str, typer.Option("--profile", help="smoke, cpu, gpu or paper")]
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="such as heatmap-resolution; `list` prints all")],
+    profile: ProfileOption = "cpu",
+    workers: Annotated[int, typer.Option(help="runs side by side, one thread each")] = 1,
+    only: Annotated[str, typer.Option(help="only runs with this label")] = "",
+    seed: Annotated[int | None, typer.Option(help="only this seed")] = None,
+) -> None:
+    """Train what is missing of an experiment and write its records."""
+    if experiment == "list":
+        for name, function in sorted(experiments.names().items()):
+            typer.echo(f"{name:24s} {(function.__doc__ or '').splitlines()[0]}")
+        return
+    wanted = [r for r in experiments.runs(experiment, profile) if only in ("", r.label) and seed in (None, r.seed)]
+    if not wanted:
+        labels = dict.fromkeys(r.label for r in experiments.runs(experiment, profile))
+        raise ValueError(f"run: nothing matches --only {only!r} --seed {seed}; labels are {', '.join(labels)}")
+    for run_, record in zip(wanted, records.run_all(wanted, profile, workers=workers), strict=True):
+        first = record.reading(run_.readings[0].name)
+        shown = ", ".join(f"{t}: {v:.1f}" for t, v in first["at"].items())
+        typer.echo(f"{run_.label:14s} seed {run_.seed}  PCK at {shown}, AUC {first['auc']:.1f}  {record.path.name}")
+
+
+@app.command()
+def train(
+    experiment: str,
+    label: Annotated[str, typer.Option(help="which of the experiment's networks; the first by default")] = "",
+    profile: ProfileOption = "cpu",
+    seed: int = 0,
+) -> None:
+    """Train one network of an experiment (or resume it) and say where its checkpoint lies, for `predict`."""
+    every = experiments.runs(experiment, profile)
+    wanted = [r for r in every if r.seed == seed and label in ("", r.label)]
+    if not wanted:
+        labels = dict.fromkeys(r.label for r in every)
+        raise ValueError(f"train: no network {label!r} with seed {seed}; labels are {', '.join(labels)}")
+    record = records.execute(wanted[0], profile, checkpoint_needed=True)
+    typer.echo(f"record      {record.path}")
+    typer.echo(f"checkpoint  {records.checkpoint_of(wanted[0], profile)}")
+
+
+@app.command()
+def predict(
+    images: list[Path],
+    checkpoint: Annotated[Path, typer.Option(help="written by `train` or `run`")],
+    out: Annotated[Path, typer.Option(help="folder for NAME.json and NAME.png")] = Path("predictions"),
+    box: Annotated[str, typer.Option(help="x,y,width,height of the person in pixels; the whole image by default")] = "",
+    flip: Annotated[bool, typer.Option(help="average with the mirrored image")] = True,
+) -> None:
+    """Predict joints in pictures: one JSON file and one overlay picture each."""
+    from coordreg.predict import load_predictor, predict_files
+
+    parts = [float(v) for v in box.split(",")] if box else []
+    if len(parts) not in (0, 4):
+        raise ValueError(f"predict: got --box {box!r}, expected four numbers x,y,width,height")
+    rectangle = (parts[0], parts[1], parts[2], parts[3]) if parts else None
+    for result in predict_files(load_predictor(checkpoint), images, out, box=rectangle, flip=flip):
+        typer.echo(f"{result['image']}: {out / Path(result['image']).stem}.json and .png")
+
+
+@app.command("ledger")
+def show_ledger(
+    json: Annotated[bool, typer.Option("--json", help="one JSON object a row")] = False,
+    stale: Annotated[bool, typer.Option("--stale", help="only records whose code has changed since")] = False,
+    row: Annotated[str | None, typer.Option(help="one row, with its claims")] = None,
+) -> None:
+    """Every table and figure of the five papers with its verdict."""
+    ledger.show(json=json, stale=stale, row=row)
+
+
+@app.command()
+def rerun(
+    profile: ProfileOption = "smoke",
+    chapter: Annotated[str, typer.Option(help="a chapter's name, several with commas, or all")] = "all",
+    out: Annotated[Path, typer.Option(help="folder for executed notebooks and logs")] = Path("_build/rerun"),
+    seed: int = 0,
+) -> None:
+    """Execute chapters through papermill; training that finished before is not repeated."""
+    chapters = reruns.available() if chapter == "all" else [c.strip() for c in chapter.split(",")]
+    failed = [o for o in reruns.rerun(chapters, profile, out / profile, seed=seed) if o.failure]
+    for outcome in failed:
+        typer.echo(f"FAILED {outcome.chapter}: {outcome.failure}", err=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+def main() -> None:
+    """The command line, with mistakes of use told in one line instead of a traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, ArithmeticError) as error:
+        typer.echo(f"coordreg: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Backbones (images -> features) and heads (features -> maps). Trunks are torchvision's wherever it has them."""

@@ -1,0 +1,93 @@
+"""Claims and how they are judged.
+
+A claim says that one reading of one kind of run beats another in one metric, by a margin. It is declared beside the
+experiments before their runs exist. It holds when the bootstrap over test images of the seed-averaged paired difference
+excludes the margin and all seeds agree in sign.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coordreg.records import Record
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: experiment, label of the run, reading."""
+
+    experiment: str
+    label: str
+    reading: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`better` exceeds `worse` in `metric` by more than `margin` points. row: the ledger row it belongs to."""
+
+    row: str
+    text: str
+    better: Side
+    worse: Side
+    metric: str
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The mean paired difference in points with its 95% interval, that of each seed, and whether the claim holds.
+
+    verdict: "holds", "contradicted" (the whole interval and every seed lie on the other side) or "open".
+    """
+
+    claim: Claim
+    difference: float
+    low: float
+    high: float
+    seeds: tuple[float, ...]
+    verdict: str
+
+
+def judge(
+    claim: Claim, better: Sequence[Record], worse: Sequence[Record], *, samples: int = 2000, seed: int = 0
+) -> Judgement:
+    """Judge a claim from the records of both sides, paired by seed and by test image."""
+    if len(better) != len(worse) or not better:
+        raise ValueError(
+            f"judge: got {len(better)} and {len(worse)} records for {claim.text!r}, expected one of each for every seed"
+        )
+    hits, counts = [], []
+    for a, b in zip(better, worse, strict=True):
+        if a["config"]["seed"] != b["config"]["seed"] or a["data"]["test"] != b["data"]["test"]:
+            raise ValueError(
+                f"judge: {claim.text!r} pairs seed {a['config']['seed']} with {b['config']['seed']} on test sets "
+                f"{a['data']['test']} and {b['data']['test']}; both sides need the same seeds and test images"
+            )
+        left, right = a.images(claim.better.reading), b.images(claim.worse.reading)
+        count = left["count"].astype(np.float64)
+        hits.append((left[claim.metric].astype(np.float64) - right[claim.metric].astype(np.float64)) * count)
+        counts.append(count)
+    difference, weight = np.stack(hits), np.stack(counts)
+    seeds = tuple(float(v) for v in 100 * difference.sum(1) / weight.sum(1))
+    mean, n = 100 * difference.sum() / weight.sum(), difference.shape[1]
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(samples)
+    for i in range(samples):
+        pick = rng.integers(0, n, n)
+        drawn[i] = 100 * difference[:, pick].sum() / weight[:, pick].sum()
+    low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975)))
+    if low > claim.margin and min(seeds) > claim.margin:
+        verdict = "holds"
+    elif high < claim.margin and max(seeds) < claim.margin:
+        verdict = "contradicted"
+    else:
+        verdict = "open"
+    return Judgement(claim, float(mean), low, high, seeds, verdict)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Smallest and largest of a few seeds: with three of them any fancier interval would pretend."""
+    listed: Any = list(values)
+    return min(listed), max(listed)

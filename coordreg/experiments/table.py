@@ -1,0 +1,109 @@
+"""Results as pages and the ledger read them: the records of one experiment, of one profile, by label and reading."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from coordreg.experiments import runs
+from coordreg.records import PROFILES, Record, complete, run_all
+
+#: What readers see, from the best to the cheapest; smoke runs are tests and are never published.
+PUBLISHED = ("paper", "gpu", "cpu")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The records of an experiment. profile: the one they come from, or None where it was not run (then `why`)."""
+
+    experiment: str
+    profile: str | None
+    records: tuple[Record, ...]
+    why: str = ""
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels in the order of the experiment."""
+        return list(dict.fromkeys(r.run.label for r in self.records if r.run is not None))
+
+    def of(self, label: str) -> list[Record]:
+        """The records of one label, a seed each."""
+        found = [r for r in self.records if r.run is not None and r.run.label == label]
+        if not found:
+            raise ValueError(
+                f"{self.experiment}: got label {label!r}, expected one of {', '.join(self.labels) or 'none'}"
+            )
+        return found
+
+    def values(self, label: str, reading: str, metric: str) -> list[float]:
+        """One number a seed: `metric` is "auc", "mean_distance" or a named threshold such as "0.5"."""
+        found = [r.reading(reading) for r in self.of(label)]
+        return [float(r[metric] if metric in r else r["at"][metric]) for r in found]
+
+    def mean(self, label: str, reading: str, metric: str) -> float:
+        """The mean over seeds."""
+        return float(np.mean(self.values(label, reading, metric)))
+
+    def curves(self, label: str, reading: str) -> np.ndarray[Any, Any]:
+        """(seeds, 51) curve of the mean PCK in percent."""
+        return np.array([r.reading(reading)["curve"] for r in self.of(label)])
+
+    def thresholds(self) -> np.ndarray[Any, Any]:
+        """The 51 thresholds of the curves."""
+        run = self.records[0].run
+        return run.scoring.thresholds.numpy() if run is not None else np.empty(0)
+
+    def frame(self, readings: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+        """Means over seeds: a row a label, a column for each reading and metric."""
+        columns = {(r, m): [self.mean(label, r, m) for label in self.labels] for r in readings for m in metrics}
+        return pd.DataFrame(columns, index=pd.Index(self.labels, name=""))
+
+    @property
+    def caption(self) -> str:
+        """Where the numbers come from, in words."""
+        if self.profile is None:
+            return f"{self.experiment}: not run. {self.why}"
+        first = self.records[0]
+        seeds = len({r["config"]["seed"] for r in self.records})
+        stale = sum(bool(r.stale) for r in self.records)
+        text = (
+            f"{self.experiment}, {self.profile} profile: {seeds} seed{'s' * (seeds > 1)}, "
+            f"{first['images_seen']:,} images seen, {first['data']['test_images']:,} test images."
+        )
+        return text + (
+            f" {stale} of {len(self.records)} records are stale: the code has changed since." if stale else ""
+        )
+
+
+def results(name: str, profile: str = "published", *, workers: int | None = None) -> Results:
+    """Records of an experiment.
+
+    "published": the highest profile for which every run and seed is recorded; trains nothing. Any other profile: its
+    records, training what is missing; an experiment whose data are not on this machine comes back as not run.
+    """
+    if profile == "published":
+        for candidate in PUBLISHED:
+            try:
+                wanted = runs(name, candidate)
+            except ValueError:  # the experiment has no such profile
+                continue
+            if complete(wanted, candidate):
+                return Results(name, candidate, tuple(run_all(wanted, candidate)))
+        return Results(name, None, (), "No profile has all its records.")
+    wanted = runs(name, profile)
+    workers = workers or int(os.environ.get("COORDREG_WORKERS", "1"))
+    try:
+        found = run_all(wanted, profile, workers=workers, progress=False, report=_quiet)
+    except FileNotFoundError as error:
+        return Results(name, None, (), str(error).splitlines()[0])
+    return Results(name, profile, tuple(found))
+
+
+def _quiet(_: str) -> None:
+    pass
+
+
+assert set(PUBLISHED) < set(PROFILES)

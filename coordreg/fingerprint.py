@@ -1,0 +1,133 @@
+"""Which of our code did a run use? Hashes of syntax trees, definition by definition.
+
+Starting from the objects a configuration names, follow every name they mention through coordreg's own files. Comments,
+docstrings and formatting do not count; a change of a definition that a run never reaches does not count either.
+"""
+
+import ast
+import hashlib
+import inspect
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from coordreg.spec import Spec
+
+PACKAGE = "coordreg"
+
+
+@cache
+def _module(name: str) -> dict[str, ast.stmt]:
+    """Top-level definitions of one of our modules by the name they bind; imports bind names too."""
+    root = Path(__file__).parent.parent
+    path = root / Path(*name.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    found: dict[str, ast.stmt] = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                for leaf in ast.walk(target):
+                    if isinstance(leaf, ast.Name):
+                        found[leaf.id] = node
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                found[(alias.asname or alias.name).split(".")[0]] = node
+    return found
+
+
+_DEFINITIONS = ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef
+
+
+def _dump(node: Any) -> str:
+    """A syntax tree as text, without docstrings; the same in every Python (ast.dump lists fields that 3.12 added)."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_dump, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, _DEFINITIONS):
+            value = [s for s in value if not _is_text(s)]
+        if value is not None and value != []:
+            fields.append(f"{name}={_dump(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_module(name: str) -> bool:
+    path = Path(__file__).parent.parent / Path(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def _edges(module: str, node: ast.stmt) -> Iterable[tuple[str, str]]:
+    """(module, definition) pairs of ours that a definition mentions."""
+    names = _module(module)
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and part.id in names:
+            target = names[part.id]
+            if isinstance(target, ast.ImportFrom):
+                source = target.module or ""
+                if source.split(".")[0] == PACKAGE:
+                    original = next(a.name for a in target.names if (a.asname or a.name) == part.id)
+                    if not _is_module(f"{source}.{original}"):
+                        yield source, original
+            elif not isinstance(target, ast.Import):
+                yield module, part.id
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in names:
+            target = names[part.value.id]
+            if isinstance(target, ast.ImportFrom) and (target.module or "").split(".")[0] == PACKAGE:
+                original = next(a.name for a in target.names if (a.asname or a.name) == part.value.id)
+                if _is_module(f"{target.module}.{original}"):
+                    yield f"{target.module}.{original}", part.attr
+        elif isinstance(part, ast.ImportFrom) and (part.module or "").split(".")[0] == PACKAGE:  # inside a function
+            yield from ((part.module or "", alias.name) for alias in part.names)
+
+
+def roots(value: Any) -> set[tuple[str, str]]:
+    """The classes and functions of ours that a configuration names."""
+    found: set[tuple[str, str]] = set()
+    if isinstance(value, Spec):
+        found |= roots(value.make)
+        for _, argument in value.kwargs:
+            found |= roots(argument)
+    elif isinstance(value, type) or inspect.isfunction(value):
+        if value.__module__.split(".")[0] == PACKAGE:
+            found.add((value.__module__, value.__qualname__.split(".")[0]))
+    elif hasattr(value, "__dataclass_fields__"):
+        found |= roots(type(value))
+        for name in value.__dataclass_fields__:
+            found |= roots(getattr(value, name))
+    elif isinstance(value, tuple | list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            found |= roots(item)
+    return found
+
+
+def fingerprint(*values: Any) -> dict[str, str]:
+    """Hash by definition ("coordreg.heatmap.Gaussian") of everything that the values reach."""
+    queue, seen = sorted(set().union(*(roots(v) for v in values))), dict[tuple[str, str], str]()
+    while queue:
+        module, name = queue.pop()
+        if (module, name) in seen or not _is_module(module):
+            continue
+        node = _module(module).get(name)
+        if node is None:
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:  # re-exported
+            queue.append((node.module or "", next(a.name for a in node.names if (a.asname or a.name) == name)))
+            continue
+        seen[module, name] = hashlib.sha256(_dump(node).encode()).hexdigest()[:8]
+        queue.extend(_edges(module, node))
+    return {f"{module}.{name}": value for (module, name), value in sorted(seen.items())}
+
+
+def changed(recorded: dict[str, str], *values: Any) -> list[str]:
+    """Definitions whose code differs from the recorded one, or that came or went; empty if nothing did."""
+    now = fingerprint(*values)
+    return sorted(k for k in recorded.keys() | now.keys() if recorded.get(k) != now.get(k))

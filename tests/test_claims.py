@@ -1,0 +1,173 @@
+"""Claims: the paired bootstrap against a slow loop, verdicts, refusals, and that every declared claim can be judged."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordreg import experiments, verdicts
+from coordreg.experiments.claims import Claim, Judgement, Side, interval, judge
+from coordreg.papers import ROWS
+from coordreg.records import Record
+
+CLAIM = Claim("dsnt-fig7", "b above a", better=Side("x", "b", "argmax"), worse=Side("x", "a", "argmax"), metric="0.5")
+
+
+def record(
+    folder: Path, name: str, share: Sequence[float], count: Sequence[int], seed: int = 0, test: str = "t"
+) -> Record:
+    """A record with nothing but what `judge` reads."""
+    path = folder / f"{name}-{seed}.json"
+    arrays = {"argmax/0.5": np.array(share, np.float16), "argmax/count": np.array(count, np.int8)}
+    np.savez(path.with_suffix(".npz"), **arrays)
+    return Record({"config": {"seed": seed}, "data": {"test": test}}, path)
+
+
+def pair(folder: Path, gains: Sequence[float], margin: float = 0.0) -> Judgement:
+    """Judge sides that differ by `gains[s]` in every image of seed s."""
+    base, count = np.linspace(0, 0.5, 9), [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    worse = [record(folder, "a", base.tolist(), count, s) for s in range(len(gains))]
+    better = [record(folder, "b", (base + g).tolist(), count, s) for s, g in enumerate(gains)]
+    return judge(Claim(**{**vars(CLAIM), "margin": margin}), better, worse)
+
+
+def test_mean_by_hand(tmp_path: Path) -> None:
+    """Joints, not images, are averaged: (0.5 * 1 + 0.25 * 3 + 0) / 4 of 100, the unlabelled image having no weight."""
+    a = record(tmp_path, "a", [0.25, 0.5, 0.0], [1, 3, 0])
+    b = record(tmp_path, "b", [0.75, 0.75, 1.0], [1, 3, 0])
+    found = judge(CLAIM, [b], [a])
+    assert found.difference == pytest.approx(31.25)
+    assert found.seeds == pytest.approx((31.25,))
+
+
+def test_constant_difference_has_no_width(tmp_path: Path) -> None:
+    found = pair(tmp_path, [0.25, 0.25])
+    assert (found.difference, found.low, found.high) == pytest.approx((25, 25, 25), abs=0.05)
+    assert found.verdict == "holds"
+
+
+def slow_interval(a: Any, b: Any, count: Any, samples: int) -> tuple[float, float, float]:
+    """The same bootstrap with plain loops and another source of random numbers; also the spread of the means."""
+    rng, n, drawn = random.Random(7), len(count), []
+    for _ in range(samples):
+        above = below = 0.0
+        for _ in range(n):
+            i = rng.randrange(n)
+            for s in range(len(a)):
+                above += (b[s][i] - a[s][i]) * count[i]
+                below += count[i]
+        drawn.append(100 * above / below)
+    drawn.sort()
+    mean = sum(drawn) / samples
+    spread = (sum((d - mean) ** 2 for d in drawn) / samples) ** 0.5
+    return drawn[round(0.025 * samples)], drawn[round(0.975 * samples)], spread
+
+
+def test_interval_agrees_with_a_slow_loop(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    n, seeds = 40, 2
+    count = rng.integers(1, 15, n)
+    hard = rng.random(n)  # an image is hard for both sides: pairing matters
+    a = [np.float16(0.7 * hard + 0.02 * rng.random(n)) for _ in range(seeds)]
+    b = [np.float16(0.7 * hard + 0.05 + 0.1 * rng.random(n)) for _ in range(seeds)]
+    sides = [
+        [record(tmp_path, k, v[s].tolist(), count.tolist(), s) for s in range(seeds)] for k, v in (("a", a), ("b", b))
+    ]
+    found = judge(CLAIM, sides[1], sides[0])
+    low, high, spread = slow_interval([x.tolist() for x in a], [x.tolist() for x in b], count.tolist(), 2000)
+    assert found.low == pytest.approx(low, abs=0.4 * spread)
+    assert found.high == pytest.approx(high, abs=0.4 * spread)
+    assert found.high - found.low < 3  # unpaired it would be about 17 points wide
+
+
+def test_resampling_is_over_images_of_all_seeds_together(tmp_path: Path) -> None:
+    """Seeds that cancel in every image leave no width, whatever each of them does."""
+    found = pair(tmp_path, [0.25, -0.25])
+    assert (found.low, found.high) == pytest.approx((0, 0), abs=0.05)
+    assert found.seeds == pytest.approx((25, -25), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("gains", "margin", "verdict"),
+    [
+        ((0.1, 0.2, 0.3), 0.0, "holds"),
+        ((-0.1, -0.2, -0.3), 0.0, "contradicted"),
+        ((0.3, 0.3, -0.05), 0.0, "open"),  # the interval excludes 0, one seed disagrees
+        ((-0.3, -0.3, 0.05), 0.0, "open"),
+        ((0.1, 0.1, 0.1), 5.0, "holds"),
+        ((0.1, 0.1, 0.1), 15.0, "contradicted"),  # better, but not by the margin
+        ((0.1, 0.1, 0.2), 12.0, "open"),
+        ((0.0, 0.0, 0.0), 0.0, "open"),
+    ],
+)
+def test_verdicts(tmp_path: Path, gains: tuple[float, ...], margin: float, verdict: str) -> None:
+    assert pair(tmp_path, gains, margin).verdict == verdict
+
+
+def test_wide_interval_is_open(tmp_path: Path) -> None:
+    a = record(tmp_path, "a", [0.5] * 6, [4] * 6)
+    b = record(tmp_path, "b", [1.0, 0.0, 1.0, 0.25, 0.5, 0.5], [4] * 6)
+    found = judge(CLAIM, [b], [a])
+    assert found.low < 0 < found.difference < found.high
+    assert found.verdict == "open"
+
+
+def test_same_answer_twice(tmp_path: Path) -> None:
+    assert pair(tmp_path, [0.1, 0.2]) == pair(tmp_path, [0.1, 0.2])
+
+
+def test_refusals(tmp_path: Path) -> None:
+    share, count = [0.5, 0.5], [2, 2]
+    a = [record(tmp_path, "a", share, count, s) for s in range(2)]
+    b = [record(tmp_path, "b", share, count, s) for s in range(2)]
+    with pytest.raises(ValueError, match=r"got 2 and 1 records for 'b above a'.*every seed"):
+        judge(CLAIM, b, a[:1])
+    with pytest.raises(ValueError, match="got 0 and 0 records"):
+        judge(CLAIM, [], [])
+    with pytest.raises(ValueError, match=r"pairs seed 1 with 0.*same seeds and test images"):
+        judge(CLAIM, b[::-1], a)
+    other = record(tmp_path, "other", share, count, 0, test="u")
+    with pytest.raises(ValueError, match="test sets t and u"):
+        judge(CLAIM, [b[0]], [other])
+
+
+def test_interval_of_seeds() -> None:
+    assert interval([2.0, -1.0, 5.0]) == (-1.0, 5.0)
+
+
+# -- what is declared -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu"])
+def test_every_declared_claim_can_be_judged(profile: str) -> None:
+    """Both sides exist, are read and scored as claimed, and share seeds and test images."""
+    checked = 0
+    for claims in verdicts.declared(profile).values():
+        for claim in claims:
+            sides = []
+            for side in (claim.better, claim.worse):
+                runs = [run for run in experiments.runs(side.experiment, profile) if run.label == side.label]
+                assert runs, f"{claim.text}: {side.experiment} has no {side.label!r}"
+                for run in runs:
+                    assert side.reading in {reading.name for reading in run.readings}
+                    assert claim.metric in {"auc", *(f"{t:g}" for t in run.scoring.at)}
+                sides.append([(run.seed, run.test) for run in runs])
+            assert sides[0] == sides[1], claim.text
+            assert claim.better != claim.worse
+            assert claim.margin >= 0
+            checked += 1
+    assert checked >= 5
+
+
+def test_claims_of_a_row_are_all_different() -> None:
+    for claims in verdicts.declared("cpu").values():
+        assert len({claim.text for claim in claims}) == len(claims)
+
+
+def test_scopes_and_checks_name_rows() -> None:
+    ids = {row.id for row in ROWS}
+    assert set(verdicts.scopes()) <= ids
+    assert {"dsnt-fig4", "dark-fig4"} <= set(verdicts.exacts()) <= ids

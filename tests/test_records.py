@@ -1,0 +1,208 @@
+"""Records: written whole, refused when altered, never trained twice, stale when the code they ran has changed."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coordreg import records
+from coordreg.baseline import Blind, MeanPose, OnePose
+from coordreg.experiments import names, runs
+from coordreg.experiments.table import results
+from coordreg.heatmap import Argmax
+from coordreg.method import Estimator
+from coordreg.metrics.scoring import Scoring
+from coordreg.records import Reading, Record, RecordError, Run, execute, find, load, path_of, run_all
+from coordreg.spec import describe, spec
+from coordreg.train import Training
+
+
+@pytest.fixture(autouse=True)
+def _stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COORDREG_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("COORDREG_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("COORDREG_DEVICE", "cpu")
+
+
+def _runs(**changes: object) -> list[Run]:
+    return [replace(run, **changes) for run in runs("heatmap-resolution", "smoke")]  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """One smoke run, trained once for the tests that only read it."""
+    folder = tmp_path_factory.mktemp("records")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COORDREG_RESULTS", str(folder / "results"))
+        patch.setenv("COORDREG_RUNS", str(folder / "runs"))
+        patch.setenv("COORDREG_DEVICE", "cpu")
+        return execute(runs("heatmap-resolution", "smoke")[-1], "smoke", progress=False)
+
+
+def test_a_record_names_what_it_must(made: Record) -> None:
+    assert made["config"]["seed"] == 0
+    assert made["made"]["device"].startswith("cpu")
+    assert set(made["made"]["versions"]) >= {"torch", "torchvision", "numpy"}
+    assert made["made"]["commit"]
+    assert made["made"]["interpreter"] in ("project", "own")
+    assert made["images_seen"] == 48
+    assert set(made["data"]) == {"train", "test", "test_images"}
+    assert "coordreg.heatmap.Gaussian" in made["code"]
+    assert "coordreg.train.fit" in made["code"]
+    assert "coordreg.plots" not in " ".join(made["code"])
+    reading = made.reading("quarter")
+    assert len(reading["curve"]) == 51
+    assert set(reading["joints"]["0.5"]) >= {"r_wrist", "head_top"}
+    assert made.path.with_suffix(".npz").stat().st_size < 200_000
+
+
+def test_image_metrics_average_to_the_record(made: Record) -> None:
+    for name in ("argmax", "quarter-flip"):
+        images = made.images(name)
+        for metric, value in (("0.5", made.reading(name)["at"]["0.5"]), ("auc", made.reading(name)["auc"])):
+            count = images["count"].astype(float)
+            assert 100 * (images[metric] * count).sum() / count.sum() == pytest.approx(value, abs=0.06)
+
+
+def test_kept_output_decodes_to_the_kept_points(made: Record) -> None:
+    output, points = made.kept("output"), made.kept("points")
+    assert output.shape[0] == 24
+    decoded = Argmax()(torch.from_numpy(output.astype(np.float32))).coords.numpy()
+    agree = np.isclose(decoded, points[:24].astype(np.float32), atol=2e-3).all(-1).mean()
+    assert agree > 0.95  # half precision makes ties
+    with pytest.raises(ValueError, match="keeps no 'nothing'"):
+        made.kept("nothing")
+
+
+def test_nothing_is_trained_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = _runs()[:1]
+    first = run_all(wanted, "smoke", progress=False, report=lambda _: None)[0]
+
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(records, "fit", never)
+    assert run_all(wanted, "smoke", progress=False)[0]["sum"] == first["sum"]
+
+
+def test_a_new_reading_joins_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = replace(_runs()[0], readings=(Reading("argmax", Argmax()),), keep=0)
+    old = execute(run, "smoke", progress=False)
+    new = execute(replace(run, readings=(Reading("origin", Argmax(empty="origin")),)), "smoke", progress=False)
+    assert set(new["readings"]) == {"argmax", "origin"}
+    assert new.reading("argmax") == old.reading("argmax")
+    assert new["wall_s"] == old["wall_s"]
+    assert set(new.images("argmax")) == set(new.images("origin"))
+
+
+def test_label_and_readings_are_outside_the_key_and_the_seed_inside() -> None:
+    run = _runs()[0]
+    assert replace(run, label="other", readings=(), keep=3).key == run.key
+    assert replace(run, seed=7).key != run.key
+    assert replace(run, training=replace(run.training, lr=1e-4)).key != run.key
+
+
+def test_experiments_share_runs() -> None:
+    resolution = {r.key for r in runs("heatmap-resolution", "cpu")}
+    h1 = {r.key for r in runs("heatmap-losses", "cpu") if r.label == "H1"}
+    sigma = {r.key for r in runs("heatmap-sigma", "cpu") if r.label == "sigma 1"}
+    assert h1 == sigma
+    assert h1 < resolution
+
+
+@pytest.mark.parametrize(
+    ("alter", "message"),
+    [
+        (lambda d: d["config"].update(seed=5), "edited or renamed"),
+        (lambda d: d["readings"]["argmax"].update(auc=99.0), "do not match their checksum"),
+        (lambda d: d.pop("sum"), "not a record"),
+    ],
+)
+def test_an_altered_record_is_refused(made: Record, tmp_path: Path, alter: object, message: str) -> None:
+    data = json.loads(made.path.read_text())
+    alter(data)  # type: ignore[operator]
+    copy = tmp_path / made.path.name
+    copy.write_text(json.dumps(data))
+    with pytest.raises(RecordError, match=message):
+        load(copy)
+
+
+def test_a_renamed_or_truncated_record_is_refused(made: Record, tmp_path: Path) -> None:
+    copy = tmp_path / "0123456789abcdef.json"
+    copy.write_text(made.path.read_text())
+    with pytest.raises(RecordError, match="edited or renamed"):
+        load(copy)
+    cut = tmp_path / made.path.name
+    cut.write_text(made.path.read_text()[:200])
+    with pytest.raises(RecordError, match="not a record"):
+        load(cut)
+
+
+def test_a_full_disk_leaves_no_half_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _runs()[0]
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", full)
+        with pytest.raises(OSError, match="No space left"):
+            execute(run, "smoke", progress=False)
+    assert find(run, "smoke") is None
+    assert not list(path_of(run, "smoke").parent.glob("*"))
+    assert execute(run, "smoke", progress=False).reading("argmax")
+
+
+def test_stale_when_reached_code_changes(made: Record) -> None:
+    assert made.stale == []
+    code = {**made["code"], "coordreg.heatmap.Gaussian": "00000000"}
+    altered = Record({**made.data, "code": code}, made.path, made.run)
+    assert altered.stale == ["coordreg.heatmap.Gaussian"]
+
+
+def test_unknown_names_list_what_exists() -> None:
+    with pytest.raises(ValueError, match=r"'heatmap-nose'.*heatmap-resolution"):
+        runs("heatmap-nose", "cpu")
+    with pytest.raises(ValueError, match=r"'fast', expected one of smoke, cpu, gpu, paper"):
+        runs("heatmap-resolution", "fast")
+    assert {"heatmap-resolution", "heatmap-losses", "heatmap-lsp"} <= set(names())
+
+
+def test_published_takes_the_highest_complete_profile_and_trains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "fit", None)
+    nothing = results("heatmap-resolution")
+    assert nothing.profile is None
+    assert "not run" in nothing.caption
+    with pytest.raises(ValueError, match="16 px"):
+        nothing.of("16 px")
+
+
+@dataclass(frozen=True)
+class _Missing:
+    def open(self) -> None:
+        raise FileNotFoundError("no pack here; make one with data pack")
+
+
+def test_data_that_are_not_there_read_as_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordreg.data.lsp.find_pack", lambda pack=None: _Missing().open())
+    found = results("heatmap-lsp", "smoke")
+    assert found.profile is None
+    assert "no pack here" in found.caption
+
+
+def test_the_mean_pose_learns_the_mean() -> None:
+    run = replace(
+        _runs()[0],
+        estimator=spec(Estimator, backbone=spec(Blind), head=spec(OnePose, joints=16), method=spec(MeanPose)),
+        training=Training(300, 64, 0.05),
+        readings=(Reading("method"),),
+        keep=1,
+        scoring=Scoring(),
+    )
+    record = execute(run, "smoke", progress=False)
+    labels = run.train.open().coords.mean(0).numpy()
+    assert np.abs(record.kept("points")[0].astype(np.float32) - labels).max() < 0.2  # flips exchange left and right
+    assert describe(run.estimator)["method"] == {"make": "coordreg.baseline.MeanPose"}
