@@ -65,7 +65,7 @@ env: $(ENV)  ## build .venv and nothing else
 
 clean:  ## remove what was built and the caches; keep results/ and .venv
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -name .venv -prune -o -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
+	find . -name .venv -prune -o -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove .venv as well
 	rm -rf $(VENV) coordreg.egg-info
@@ -87,18 +87,19 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	  echo "Making $(VENV) with $$("$$found" -c 'import sys; print(sys.executable, sys.version.split()[0])')"; \
 	  "$$found" -m venv --clear $(VENV); fi
 	@echo "Installing the pinned packages into $(VENV) (torch is large: minutes on a first run)"
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install --quiet --retries 8 --timeout 60 -r requirements.lock
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install -qq --retries 8 --timeout 60 -r requirements.lock
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
 # The pages read the library and the records, so these are inputs of the book; the list itself is one, so that a deleted
 # or added file is noticed. Pages are always executed afresh: Jupyter Book's cache looks at cells alone.
 BOOK_PLACES := _config.yml _toc.yml requirements.lock Makefile book notebooks coordreg results
-BOOK_INPUTS := $(shell find $(wildcard $(BOOK_PLACES)) -type f ! -path '*/__pycache__/*' ! -path '*/.*' ! -name '*.ipynb' ! -name '*[ :\#]*')
+LIST_INPUTS = find $(wildcard $(BOOK_PLACES)) -type f ! -path '*/__pycache__/*' ! -path '*/.*' ! -name '*.ipynb' ! -name '*[ :]*' | LC_ALL=C sort
+BOOK_INPUTS := $(shell $(LIST_INPUTS))
 
 $(BUILD)/book.inputs: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' $(sort $(BOOK_INPUTS)) > $@.new; if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+	@$(LIST_INPUTS) > $@.new; if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # A page that failed once is skipped by the next build, hence the fresh .doctrees; -W makes a failing cell fail the build.
 $(BUILD)/html/.built: $(BOOK_INPUTS) $(BUILD)/book.inputs $(ENV)

@@ -179,7 +179,7 @@ def test_extract_with_and_without_anchor(tmp_path: Path, make) -> None:  # type:
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
-@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:\\evil", "C:evil"])
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "..\\evil", "C:\\evil", "C:evil"])
 def test_paths_out_of_the_folder_are_refused(tmp_path: Path, make, name: str) -> None:  # type: ignore[no-untyped-def]
     archive = make(tmp_path / "a.x", {"good": b"1", name: b"2"})
     with pytest.raises(ValueError, match="leads out of its folder; nothing was unpacked"):

@@ -333,7 +333,7 @@ def test_mistakes_in_declarations_are_told(world: Callable[[str], Entry], monkey
     fill("cpu")
     lone = Claim("dsnt-fig6", "x", Side("fake-a", "hihg", "argmax"), Side("fake-a", "low", "argmax"), "0.5")
     monkeypatch.setattr(verdicts, "modules", lambda: [SimpleNamespace(claims=lambda profile: [lone])])
-    with pytest.raises(ValueError, match=r"fake-a has no label 'hihg' at gpu|fake-a has no label 'hihg' at cpu"):
+    with pytest.raises(ValueError, match=r"fake-a has no label 'hihg'.*it has low, mid, high"):
         world("dsnt-fig6")
     monkeypatch.setattr(verdicts, "modules", lambda: [SimpleNamespace(SCOPE={"dsnt-fig77": "a"})])
     with pytest.raises(ValueError, match=r"got row 'dsnt-fig77'.*dsnt-fig7"):

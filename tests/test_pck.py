@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordreg.coords import Batch, Labels, Points, apply_affine, crop_affine
+from coordreg.data.skeletons import MPII16
 from coordreg.metrics.pck import (
     MPII_EXCLUDE,
-    MPII_GROUPS,
     PCK,
     SLIP,
     auc,
@@ -240,9 +240,11 @@ def test_the_metric_agrees_with_the_functions_and_names_what_it_gives() -> None:
     assert int(m.count.sum()) == 0
 
 
-def test_mpii_constants() -> None:
-    assert MPII_EXCLUDE == (6, 7)
-    assert sorted(j for group in MPII_GROUPS.values() for j in group) == [j for j in range(16) if j not in (6, 7, 8)]
+def test_mpii_columns_and_exclusions_come_apart() -> None:
+    assert [MPII16.joints[j] for j in MPII_EXCLUDE] == ["pelvis", "thorax"]
+    reported = {j for members in MPII16.groups.values() for j in members}
+    assert reported.isdisjoint(MPII_EXCLUDE)
+    PCK((0.5,), MPII16.joints, exclude=MPII_EXCLUDE, groups=MPII16.groups)
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------

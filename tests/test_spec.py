@@ -73,7 +73,12 @@ def test_order_of_arguments_does_not_matter_and_replace_makes_a_new_one() -> Non
 def test_digest_is_stable_and_sees_every_change() -> None:
     """The value, sha256 of {"a":[1.5,null],"b":1}, guards the names of all committed records."""
     assert digest({"b": 1, "a": [1.5, None]}) == digest({"a": [1.5, None], "b": 1}) == "cf0c4895ed707baa"
-    changes = [ESTIMATOR, ESTIMATOR.replace(head=spec(ConvHead, channels=32, joints=3)), Gaussian(), Gaussian(sigma=2.1)]
+    changes = [
+        ESTIMATOR,
+        ESTIMATOR.replace(head=spec(ConvHead, channels=32, joints=3)),
+        Gaussian(),
+        Gaussian(sigma=2.1),
+    ]
     assert len({digest(describe(c)) for c in changes}) == len(changes)
     code = "from coordreg.spec import *; from coordreg.heatmap import *; print(digest(describe(Gaussian(sigma=2.1))))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

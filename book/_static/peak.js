@@ -58,8 +58,8 @@
 
   const METHODS = [
     ["argmax", "Argmax", "the centre of the largest cell"],
-    ["second", "Quarter shift to the second maximum", "a quarter cell towards the second largest cell"],
-    ["sign", "Quarter shift by sign", "a quarter cell along each axis towards the larger neighbour"],
+    ["second", "Quarter shift, second maximum", "a quarter cell towards the second largest cell"],
+    ["sign", "Quarter shift, sign rule", "a quarter cell along each axis towards the larger neighbour"],
   ];
 
   /** Mean error of each reading over a lattice of true positions inside the four middle cells, fresh noise for each. */
@@ -103,6 +103,7 @@
     const state = { x: number("x", 3.3), y: number("y", 4.15), sigma: number("sigma", 1.2), noise: number("noise", 0), seed: 1 };
     let errors = normals(state.seed, n * n), values = [], averages = null, pending = 0;
     root.replaceChildren();
+    root.classList.add("peak");
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", "A figure to play with: a blob under a heatmap grid, read in three ways");
 
@@ -135,10 +136,10 @@
     const controls = html(panel, "div", { class: "peak-controls" });
     const inputs = {};
     [
-      ["x", "True centre, x", 0, n - 1, 0.05],
-      ["y", "True centre, y", 0, n - 1, 0.05],
-      ["sigma", "Width of the blob, \u03c3", 0.4, 3, 0.05],
-      ["noise", "Noise, standard deviation", 0, 0.4, 0.01],
+      ["x", "True x", 0, n - 1, 0.05],
+      ["y", "True y", 0, n - 1, 0.05],
+      ["sigma", "Width, \u03c3", 0.4, 3, 0.05],
+      ["noise", "Noise, std", 0, 0.4, 0.01],
     ].forEach(([name, label, min, max, step]) => {
       html(controls, "label", { for: `${id}-${name}` }, label);
       inputs[name] = html(controls, "input", { type: "range", id: `${id}-${name}`, min, max, step, "data-name": name });
@@ -245,7 +246,7 @@
     update(true);
   }
 
-  function start() { document.querySelectorAll("div.peak").forEach(build); }
+  function start() { document.querySelectorAll("div.peak, div.coordreg-peak").forEach(build); }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();

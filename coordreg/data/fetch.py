@@ -54,7 +54,7 @@ class DataSet:
     labels_md5: str | None = None
 
 
-_COCO = "http://images.cocodataset.org"
+_COCO, _ANNOTATIONS = "http://images.cocodataset.org", "annotations/annotations_trainval2017.zip"
 _MPII = "https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr/mpii_human_pose_v1"
 _SHA = {
     "annotations": "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
@@ -99,9 +99,7 @@ DATASETS = {
             "https://cocodataset.org/",
             "annotations CC BY 4.0; photographs under their Flickr licences",
             (
-                Remote(
-                    "annotations", f"{_COCO}/annotations/annotations_trainval2017.zip", 252907541, _SHA["annotations"]
-                ),
+                Remote("annotations", f"{_COCO}/{_ANNOTATIONS}", 252907541, _SHA["annotations"]),
                 Remote("val2017", f"{_COCO}/zips/val2017.zip", 815585330, _SHA["val2017"]),
                 Remote("train2017", f"{_COCO}/zips/train2017.zip", 19336861798, _SHA["train2017"], large=True),
             ),
@@ -326,8 +324,7 @@ def check(name: str, root: Path) -> Report:
             f"{pattern}: {count}" + (f" of {want}" if want is not None else "") + ("" if count else " (missing)")
         )
         found += count
-        if count < (want or 1):
-            absent.append(pattern)
+        absent += [pattern] if count < (want or 1) else []
     state = "missing" if not found else ("partial" if absent else "complete")
     return Report(name, base, state, tuple(lines), tuple(absent))
 

@@ -88,11 +88,10 @@ def read_joints(path: Path) -> Float[np.ndarray, "N 14 3"]:
         raise ValueError(f"LSP: {path} holds no variable `joints`; fetch the official joints.mat") from None
     except Exception as error:  # scipy raises many kinds of them
         raise ValueError(f"LSP: {path} cannot be read ({error}); it is damaged, fetch it again") from error
-    if raw.ndim == 3 and raw.shape[:2] == (3, 14):
-        return np.ascontiguousarray(raw.transpose(2, 1, 0), dtype=np.float64)
-    if raw.ndim == 3 and raw.shape[:2] == (14, 3):
-        return np.ascontiguousarray(raw.transpose(2, 0, 1), dtype=np.float64)
-    raise ValueError(f"LSP: `joints` in {path} has the shape {raw.shape}, expected (3, 14, N) or (14, 3, N)")
+    order = {(3, 14): (2, 1, 0), (14, 3): (2, 0, 1)}.get(raw.shape[:2])
+    if raw.ndim != 3 or order is None:
+        raise ValueError(f"LSP: `joints` in {path} has the shape {raw.shape}, expected (3, 14, N) or (14, 3, N)")
+    return np.ascontiguousarray(raw.transpose(order), dtype=np.float64)
 
 
 def read(root: Path, name: str) -> Records:
@@ -107,17 +106,17 @@ def read(root: Path, name: str) -> Records:
     labelled = finite if name == "lsp" else finite & flag
     visible = labelled & ~flag if name == "lsp" else labelled
     there = {entry.name for entry in os.scandir(base / "images")} if (base / "images").is_dir() else set()
-    keep, absent = [], []
-    for i in np.flatnonzero(labelled.any(-1)):
-        file = f"im{i + 1:0{DIGITS[name]}d}.jpg"
-        if file in there:
-            keep.append((int(i), base / "images" / file))
-        else:
-            absent.append(file)
-    rows = np.array([i for i, _ in keep], dtype=int)
-    joints = np.where(labelled[..., None], table[..., :2] - 1, np.nan)[rows]
-    paths, ids, weight = [path for _, path in keep], [i + 1 for i, _ in keep], labelled[rows].astype(np.float32)
-    return Records(paths, ids, joints, weight, visible[rows], absent, int((~labelled.any(-1)).sum()))
+    files = {int(i): f"im{i + 1:0{DIGITS[name]}d}.jpg" for i in np.flatnonzero(labelled.any(-1))}
+    rows = [i for i, file in files.items() if file in there]
+    return Records(
+        paths=[base / "images" / files[i] for i in rows],
+        ids=[i + 1 for i in rows],
+        joints=np.where(labelled[..., None], table[..., :2] - 1, np.nan)[rows],
+        weight=labelled[rows].astype(np.float32),
+        visible=visible[rows],
+        absent=[file for file in files.values() if file not in there],
+        unlabelled=len(table) - len(files),
+    )
 
 
 def boxes(
@@ -125,8 +124,7 @@ def boxes(
 ) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, " N"]]:
     """The square crop boxes of this file's one rule: centres (N, 2) and sides (N,) in index pixels of the image."""
     labelled = weight > 0
-    if not labelled.any(-1).all():
-        bare = np.flatnonzero(~labelled.any(-1))
+    if len(bare := np.flatnonzero(~labelled.any(-1))):
         raise ValueError(f"boxes: person {bare[0]} has no labelled joint, expected at least one; leave {len(bare)} out")
     low = np.where(labelled[..., None], joints, np.inf).min(1)
     high = np.where(labelled[..., None], joints, -np.inf).max(1)
@@ -142,10 +140,8 @@ def load_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a whole picture ({error}); fetch it again, or skip damaged pictures with skip_corrupt "
-            "(--skip-corrupt), which counts them"
-        ) from error
+        fix = "fetch it again, or skip damaged pictures with skip_corrupt (--skip-corrupt), which counts them"
+        raise ValueError(f"{path} is not a whole picture ({error}); {fix}") from error
 
 
 def cut(image: Image.Image, centre: Float[np.ndarray, "2"], side: float, size: int) -> Image.Image:
@@ -193,9 +189,8 @@ def pack(
             crop = cut(image, centre[i], float(side[i]) * MARGIN, size)
             crop.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
             crops.append(buffer.getvalue())
-            source = list(DIGITS).index(name)
             labels = records.joints[i], records.weight[i], records.visible[i]
-            rows.append((*labels, centre[i], side[i], source, records.ids[i]))
+            rows.append((*labels, centre[i], side[i], list(DIGITS).index(name), records.ids[i]))
         counts[name] = {"packed": len(records.paths) - len(corrupt), "absent": len(records.absent)}
         counts[name] |= {"unlabelled": records.unlabelled, "corrupt": corrupt}
     if not crops:
@@ -307,10 +302,9 @@ class LSP:
         path = find_pack(pack)
         header, arrays = read_pack(path)
         if self.size > header["size"] / header["margin"] + 1e-6:
-            need = int(np.ceil(self.size * header["margin"]))
             raise ValueError(
-                f"LSP: got size={self.size} but {path} holds boxes of {header['size'] / header['margin']:g} px; "
-                f"make a finer pack with --size {need}, or ask for less"
+                f"LSP: got size={self.size} but {path} holds boxes of {header['size'] / header['margin']:g} px; make a "
+                f"finer pack with --size {int(np.ceil(self.size * header['margin']))}, or ask for less"
             )
         rows = self._rows(arrays, path)
         # The same parity as `size`, so that the box is the middle `size` px exactly.

@@ -21,16 +21,6 @@ from coordreg.coords import Batch, Points, apply_affine
 HEAD = 0.6
 #: Pelvis and thorax, which MPII's protocol leaves out of the mean (numbers of MPII's 16 joints).
 MPII_EXCLUDE = (6, 7)
-#: The columns of published MPII tables.
-MPII_GROUPS = {
-    "head": (9,),
-    "shoulder": (12, 13),
-    "elbow": (11, 14),
-    "wrist": (10, 15),
-    "hip": (2, 3),
-    "knee": (1, 4),
-    "ankle": (0, 5),
-}
 #: SimpleBaseline, HRNet and DARK print "Mean@0.1" from entry 11 of a curve with steps of 0.01, which is 0.11.
 SLIP = 0.01
 
@@ -189,8 +179,8 @@ def auc(distances: Float[Tensor, "B J"], limit: float = 0.5, count: int = 50, ex
 class PCK(Metric):
     """PCK over a data set, batch by batch and process by process: the states are counts, so that they simply add up.
 
-    thresholds: any number of them. joints: names. exclude: joints outside the mean. groups: name to joints; a group's
-    figure is the plain mean of its joints' percentages, as in MPII's tables.
+    thresholds: any number of them. joints: names. exclude: joints outside the mean. groups: name to joints, such as a
+    skeleton's `groups`; a group's figure is the plain mean of its joints' percentages, as in MPII's tables.
     """
 
     full_state_update = False

@@ -12,7 +12,7 @@ _row = partial(Row, paper="integral", chapter="integral")
 ROWS = (
     _row(
         id="integral-tab1",
-        what="Losses and regression, ResNet-50, 256x256",
+        what="Losses and regression, ResNet-50, 256x256: PCKh@0.5 / @0.1 / AUC",
         figures="R1 84.6/25.0/54.1, H1 86.8/17.2/52.9, H2 86.4/17.6/53.1, H3 83.0/12.6/46.3, I* 86.0/28.3/56.6, "
         "I1 87.3/29.3/58.3, I2 86.9/29.7/58.3, I3 86.6/29.1/57.7",
         how="trend",
@@ -25,7 +25,7 @@ ROWS = (
     ),
     _row(
         id="integral-tab2",
-        what="Resolution: (256, 3 deconvolutions), (256, 2), (128, 3), (128, 2)",
+        what="Resolution: (256, 3 deconvolutions), (256, 2), (128, 3), (128, 2); triples as in table 1",
         figures="H1 86.7/28.0/57.7, 86.8/17.2/52.9, 81.6/13.6/46.6, 75.4/5.6/34.1; I1 86.6/32.1/58.9, 87.3/29.3/58.3, "
         "83.2/20.6/50.7, 80.9/16.1/47.2; 7.3, 6.2, 1.8, 1.5 GFLOPs; 26M parameters",
         how="exact + trend",
@@ -33,7 +33,7 @@ ROWS = (
     ),
     _row(
         id="integral-tab3",
-        what="ResNet-18, 50, 101",
+        what="ResNet-18, 50, 101; triples as in table 1",
         figures="H1 with ResNet-101 87.3/17.3/53.3; I1 86.0/25.7/55.6, 87.3/29.3/58.3, 87.9/30.3/59.0; 2.8, 6.2, "
         "11.0 GFLOPs; 12M, 26M, 45M parameters",
         how="exact + trend",
@@ -41,14 +41,14 @@ ROWS = (
     ),
     _row(
         id="integral-tab4",
-        what="Multi-stage networks of 1 to 4 stages",
+        what="Multi-stage networks of 1 to 4 stages; triples as in table 1",
         figures="MS-H1 86.8/17.2/52.9 (1), 87.1/17.8/53.7 (3), 87.4/17.8/54.0 (4); MS-I1 87.3/29.3/58.3, "
         "87.7/32.0/59.5, 87.8/32.4/59.9, 88.1/32.3/60.1",
         how="trend",
     ),
     _row(
         id="integral-tab5",
-        what="MPII test set",
+        what="MPII test set, PCKh@0.5",
         figures="H1 89.4, MS-H1 89.8, HG-H1 90.4, R1 87.0, I1 90.0, MS-I1 90.7, HG-I1 91.0",
         how="recipe",
     ),
