@@ -253,21 +253,18 @@ class QuarterSign:
         """(B, J, H, W) -> Points."""
         height, width = maps.shape[-2:]
         index, score = peak(maps)
-        flat = maps.flatten(-2)
-        x, y = index % width, index // width
-
-        def difference(low: Tensor, high: Tensor) -> Tensor:
-            both = flat.gather(-1, torch.stack([low, high], -1))
-            return both[..., 1] - both[..., 0]
-
-        dx = difference(index - (x > 0).long(), index + (x < width - 1).long())
-        dy = difference(index - width * (y > 0), index + width * (y < height - 1))
+        cell = _cell(index, width)
+        around = index.unsqueeze(-1) + torch.tensor(
+            [-1, -width, 1, width], device=index.device
+        )  # left, up, right, down
+        values = maps.flatten(-2).gather(-1, around.clamp(0, height * width - 1))
+        inside = (cell > int(self.border == "published")) & (
+            cell < torch.tensor([width - 1, height - 1], device=index.device)
+        )
         if self.border == "published":
-            ok_x = ok_y = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
-        else:
-            ok_x, ok_y = (x > 0) & (x < width - 1), (y > 0) & (y < height - 1)
-        move = torch.stack([dx.sign() * ok_x, dy.sign() * ok_y], -1)
-        return Points(from_pixels(torch.stack([x, y], -1) + 0.25 * move, maps.shape[-2:]), score)
+            inside = inside.all(-1, keepdim=True)
+        move = (values[..., 2:] - values[..., :2]).sign() * (0.25 * inside)
+        return Points(from_pixels(cell + move, maps.shape[-2:]), score)
 
 
 @dataclass(frozen=True)

@@ -69,14 +69,14 @@ def summary(entries: Iterable[Entry]) -> str:
 def table(entries: Sequence[Entry], width: int | None = None) -> str:
     """Rows for a terminal: status and profile; the figures side by side where there are any of ours."""
     width = width or max(72, min(140, shutil.get_terminal_size().columns))
-    lines = [f"{'row':17s} {'status':15s} {'profile':8s} what"]
+    lines = [f"{'row':17s} {'status':15s} {'profile':12s} what"]
     for paper, title in PAPERS.items():
         mine = [entry for entry in entries if entry.row.paper == paper]
         lines += ["", title] if mine else []
         for e in mine:
-            stale = " (stale)" if e.stale else ""
-            head = f"{e.row.id:17s} {e.status:15s} {e.profile or '-':8s} {e.row.what}{stale}"
-            lines.append(textwrap.shorten(head, width, placeholder=" ...") if len(head) > width else head)
+            profile = (e.profile or "-") + (" (stale)" if e.stale else "")
+            what = textwrap.shorten(e.row.what, width - 47, placeholder=" ...")
+            lines.append(f"{e.row.id:17s} {e.status:15s} {profile:12s} {what}")
             shown = [("paper", e.row.figures), ("ours", e.ours), ("note", e.note)] if e.ours else []
             lines += [part for name, text in shown if text for part in _indented(name, text, width)]
     return "\n".join([*lines, "", summary(entries)])
@@ -118,7 +118,7 @@ def stale_records(row: str | None = None) -> list[dict[str, Any]]:
 def html_table(entries: Sequence[Entry], caption: str) -> str:
     """Rows as an HTML table, what the paper prints beside ours; claims and remarks fold out. Styled by the page."""
     body = "".join(_html_row(entry) for entry in entries)
-    head = "<tr><th>Row</th><th>Verdict</th><th>What the paper prints</th><th>Ours</th></tr>"
+    head = "<tr><th>Row</th><th>What the paper prints</th><th>Ours</th></tr>"
     return (
         f'<div class="ledger-scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="ledger">'
         f"<caption>{escape(caption)}</caption><thead>{head}</thead><tbody>{body}</tbody></table></div>"
@@ -132,14 +132,16 @@ def _html_row(entry: Entry) -> str:
     behind += [f"<p>To run: <code>{escape(entry.missing)}</code></p>" if entry.missing else ""]
     behind += [f"<p>Stale, changed since: {escape(', '.join(entry.stale))}</p>" if entry.stale else ""]
     behind += [f"<p>Records: <code>{escape(' '.join(entry.records))}</code></p>" if entry.records else ""]
-    title = f"{len(entry.claims)} claims and where they come from" if entry.claims else "more"
+    title = f"{len(entry.claims)} claims, records" if entry.claims else "more"
     more = f"<details><summary>{title}</summary>{''.join(behind)}</details>" if any(behind) else ""
-    profile = f"<small>{escape(entry.profile)}{', stale' if entry.stale else ''}</small>" if entry.profile else ""
+    source = f"{entry.profile} profile{', stale' if entry.stale else ''}" if entry.profile else ""
     how = escape("; ".join(f"{part}: {HOW[part]}" for part in row.parts))
     return (
-        f'<tr id="{row.id}"><th scope="row"><code>{row.id}</code><small title="{how}">{escape(row.how)}</small></th>'
-        f'<td><span class="chip {kind}" title="{escape(STATUSES[entry.status])}">{entry.status}</span>{profile}</td>'
-        f"<td><b>{escape(row.what)}.</b> {escape(row.figures)}</td><td>{escape(entry.ours)}{more}</td></tr>"
+        f'<tr id="{row.id}"><th scope="row"><code>{row.id}</code>'
+        f'<span class="chip {kind}" title="{escape(STATUSES[entry.status])}">{entry.status}</span>'
+        f'<small>{source}</small><small title="{how}">{escape(row.how)}</small></th>'
+        f"<td><b>{escape(row.what)}</b><br>{escape(row.figures)}</td>"
+        f"<td>{escape(entry.ours) or '<small>not run</small>'}{more}</td></tr>"
     )
 
 

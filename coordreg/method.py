@@ -172,7 +172,7 @@ class Estimator(nn.Module):
         hint: (B, d), what the data set gives at test time; only methods that use one look at it.
         flip: pairs of left and right joints; given, the mirrored image is predicted too and the outputs are merged.
         """
-        training = self.training
+        modes = {module: module.training for module in self.modules()}  # a frozen layer stays frozen
         self.eval()
         try:
             output = self(images)
@@ -181,4 +181,5 @@ class Estimator(nn.Module):
                 output = self.method.merge([output, mirrored])
             return self.method.decode(output)
         finally:
-            self.train(training)
+            for module, mode in modes.items():
+                module.training = mode

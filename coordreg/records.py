@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from filelock import FileLock
 from lightning.fabric import Fabric
-from tqdm.auto import tqdm
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 from coordreg.coords import Points
 from coordreg.data.store import Store
@@ -113,14 +114,14 @@ class Record:
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as stored:
             return "output" in stored.files
 
-    def kept(self, name: str) -> np.ndarray[Any, Any]:
+    def kept(self, name: str) -> NDArray[Any]:
         """An array stored for pages to draw: "output" (keep, ...) or "points" (up to 1,024, J, d), float16."""
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as stored:
             if name not in stored.files:
                 raise ValueError(f"record {self.data['key']} keeps no {name!r}; give its Run keep=24 and run it again")
             return np.asarray(stored[name])
 
-    def images(self, name: str) -> dict[str, np.ndarray[Any, Any]]:
+    def images(self, name: str) -> dict[str, NDArray[Any]]:
         """Metrics of each test image for one reading, float16 arrays of length N by metric, and joint counts."""
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as stored:
             return {key.split("/", 1)[1]: stored[key] for key in stored.files if key.startswith(f"{name}/")}
@@ -283,7 +284,7 @@ def _usable(checkpoint: Path, config: str) -> bool:
 
 
 @torch.no_grad()
-def _kept(estimator: Any, run: Run, test: Store, scores: dict[str, Scores]) -> dict[str, np.ndarray[Any, Any]]:
+def _kept(estimator: Any, run: Run, test: Store, scores: dict[str, Scores]) -> dict[str, NDArray[Any]]:
     """The network's output for the first `keep` test images, and the points of up to 1,024 by the first reading."""
     if not run.keep:
         return {}

@@ -90,9 +90,14 @@ def rebuild(description: Any) -> Any:
         make = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"rebuild: this version of coordreg has no {name!r} ({error})") from error
+    if not callable(make) or not str(getattr(make, "__module__", "")).startswith("coordreg."):
+        raise ValueError(f"rebuild: {name!r} is nothing that coordreg defines; this description comes from elsewhere")
     kwargs = {k: rebuild(v) for k, v in description.items() if k != "make"}
     if isinstance(make, type) and dataclasses.is_dataclass(make):
-        return make(**kwargs)
+        try:
+            return make(**kwargs)
+        except TypeError as error:
+            raise ValueError(f"rebuild: this version's {name} does not take these arguments ({error})") from error
     return spec(make, **kwargs)
 
 

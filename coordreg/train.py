@@ -20,7 +20,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from coordreg.coords import Pairs, Points
 from coordreg.data.store import Store
@@ -112,6 +112,7 @@ def atomic(path: Path) -> Iterator[Path]:
         yield Path(name)
         with open(name, "rb") as done:
             os.fsync(done.fileno())
+        os.chmod(name, 0o644)  # mkstemp's files are the owner's alone
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)

@@ -36,8 +36,8 @@ def pair(folder: Path, gains: Sequence[float], margin: float = 0.0) -> Judgement
 
 def test_mean_by_hand(tmp_path: Path) -> None:
     """Joints, not images, are averaged: (0.5 * 1 + 0.25 * 3 + 0) / 4 of 100, the unlabelled image having no weight."""
-    a = record(tmp_path, "a", [0.25, 0.5, 0.0], [1, 3, 0])
-    b = record(tmp_path, "b", [0.75, 0.75, 1.0], [1, 3, 0])
+    a = record(tmp_path, "a", [0.25, 0.5, 0.0] * 5, [1, 3, 0] * 5)
+    b = record(tmp_path, "b", [0.75, 0.75, 1.0] * 5, [1, 3, 0] * 5)
     found = judge(CLAIM, [b], [a])
     assert found.difference == pytest.approx(31.25)
     assert found.seeds == pytest.approx((31.25,))
@@ -76,10 +76,10 @@ def test_interval_agrees_with_a_slow_loop(tmp_path: Path) -> None:
     sides = [
         [record(tmp_path, k, v[s].tolist(), count.tolist(), s) for s in range(seeds)] for k, v in (("a", a), ("b", b))
     ]
-    found = judge(CLAIM, sides[1], sides[0])
-    low, high, spread = slow_interval([x.tolist() for x in a], [x.tolist() for x in b], count.tolist(), 2000)
-    assert found.low == pytest.approx(low, abs=0.4 * spread)
-    assert found.high == pytest.approx(high, abs=0.4 * spread)
+    found = judge(CLAIM, sides[1], sides[0], samples=8000)
+    low, high, spread = slow_interval([x.tolist() for x in a], [x.tolist() for x in b], count.tolist(), 4000)
+    assert found.low == pytest.approx(low, abs=0.2 * spread)  # a 90% interval would be 0.3 off
+    assert found.high == pytest.approx(high, abs=0.2 * spread)
     assert found.high - found.low < 3  # unpaired it would be about 17 points wide
 
 
@@ -113,6 +113,18 @@ def test_wide_interval_is_open(tmp_path: Path) -> None:
     found = judge(CLAIM, [b], [a])
     assert found.low < 0 < found.difference < found.high
     assert found.verdict == "open"
+
+
+def test_interval_must_clear_the_margin(tmp_path: Path) -> None:
+    """The mean of the one seed and the interval's low end are both above 0; the margin lies between them."""
+    a = record(tmp_path, "a", [0.25] * 8, [4] * 8)
+    b = record(tmp_path, "b", [0.75, 0.25, 0.75, 0.5, 0.75, 0.25, 0.75, 0.5], [4] * 8)
+    plain = judge(CLAIM, [b], [a])
+    assert plain.verdict == "holds"
+    assert 0 < plain.low < 25 < plain.difference
+    assert judge(Claim(**{**vars(CLAIM), "margin": 25.0}), [b], [a]).verdict == "open"
+    assert judge(Claim(**{**vars(CLAIM), "margin": 40.0}), [b], [a]).verdict == "open"
+    assert judge(Claim(**{**vars(CLAIM), "margin": 60.0}), [b], [a]).verdict == "contradicted"
 
 
 def test_same_answer_twice(tmp_path: Path) -> None:
@@ -160,6 +172,11 @@ def test_every_declared_claim_can_be_judged(profile: str) -> None:
             assert claim.margin >= 0
             checked += 1
     assert checked >= 5
+
+
+def test_experiments_take_a_profile_and_give_runs() -> None:
+    for name in experiments.names():
+        assert experiments.runs(name, "smoke"), name
 
 
 def test_claims_of_a_row_are_all_different() -> None:

@@ -363,6 +363,9 @@ def test_table_and_detail(world: Callable[[str], Entry], capsys: pytest.CaptureF
     assert max(len(line) for line in text.splitlines()) <= 100
     for row in ROWS:
         assert sum(line.startswith(f"{row.id} ") for line in text.splitlines()) == 1
+    heads = [line for line in text.splitlines() if line.split(" ")[0] in IDS]
+    assert {line[17] + line[33] + line[46] for line in heads} == {"   "}  # columns stay in place
+    assert all(line[18:33].strip() in STATUSES for line in heads)
     assert text.splitlines()[-1] == ledger.summary(ledger.rows())
     ledger.show(row="dsnt-fig6")
     out = capsys.readouterr().out
@@ -379,7 +382,9 @@ def test_html_is_escaped_and_complete(world: Callable[[str], Entry]) -> None:
     assert html.count("<tr id=") == len(ROWS)
     assert "All &lt;rows&gt;" in html
     assert "3.13 -&gt; 1.09" in html
-    assert '<span class="chip not-run"' in html
+    assert html.count('<span class="chip not-run"') == sum(entry.status == "not run" for entry in entries) > 50
+    assert html.count("<small>not run</small>") == html.count('<span class="chip not-run"')  # an empty cell says so
+    assert html.count("<li>holds: low below mid") == 5
 
 
 def test_the_ledger_of_this_checkout_is_quick() -> None:

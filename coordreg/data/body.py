@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coordreg.data.dice import Dice
-from coordreg.data.render import HEAD, PLAIN, SHADE, Solids
+from coordreg.data.render import HEAD, PLAIN, Solids
 from coordreg.data.skeletons import FIGURE
 
 Value = Tensor | float | Sequence[float]
@@ -59,7 +59,6 @@ class Builder:
         frequency: Value = 8.0,
         phase: Value = 0.0,
         alive: Tensor | None = None,
-        shade: bool = False,
         along: Tensor | None = None,
     ) -> None:
         """A capsule from a to b (B, 3). flat: thickness to the front over thickness to the side; cap: the same along.
@@ -88,7 +87,6 @@ class Builder:
                          self._vector(colour if beyond is None else beyond, 3)], 1),
             (pattern, frequency, split, phase),
             False,
-            shade,
             alive,
         )  # fmt: skip
 
@@ -112,14 +110,13 @@ class Builder:
         colours = torch.stack([colour, self._vector(colour if second is None else second, 3), colour], 1)
         unit = torch.ones(self.batch, 2)
         self._append(centre, centre, axes, 1 / half, unit, half.norm(dim=-1), colours,
-                     (pattern, frequency, NEVER, phase), True, False, alive)  # fmt: skip
+                     (pattern, frequency, NEVER, phase), True, alive)  # fmt: skip
 
     def _append(self, a: Tensor, b: Tensor, axes: Tensor, scale: Tensor, radius: Tensor, reach: Tensor,
-                colours: Tensor, material: tuple[Value, Value, Value, Value], box: bool, shade: bool,
-                alive: Tensor | None) -> None:  # fmt: skip
+                colours: Tensor, material: tuple[Value, Value, Value, Value], box: bool, alive: Tensor | None) -> None:  # fmt: skip
         yes = torch.ones(self.batch, dtype=torch.bool)
         surface = torch.stack([self._vector(m, 0) for m in material], -1)
-        flags = (yes if box else ~yes, yes if shade else ~yes, yes if alive is None else alive)
+        flags = (yes if box else ~yes, yes if alive is None else alive)
         self.parts.append((a, b, axes, scale, radius, reach, colours, surface, *flags))
 
     def solids(self) -> Solids:
@@ -155,20 +152,27 @@ def dress(builder: Builder, joints: Float[Tensor, "B 26 3"], dice: Dice, alive: 
     hip_width = (at["l_hip"] - at["r_hip"]).norm(dim=-1) * 0.5
     shoulder_width = (at["l_shoulder"] - at["r_shoulder"]).norm(dim=-1) * 0.5
     rise = spine * length
-    waist, chest = at["pelvis"] + 0.42 * rise, at["pelvis"] + 0.70 * rise
-    wide = (hip_width + 0.065) * girth
-    narrow = wide * 0.87
-    bust = (shoulder_width * 0.86) * girth
+    waist, chest = at["pelvis"] + 0.42 * rise, at["pelvis"] + 0.68 * rise
+    wide = (hip_width + 0.062) * girth
+    narrow = wide * 0.88
+    bust = (shoulder_width * 0.88) * girth
+
+    def pattern_from(share: float) -> dict[str, Tensor | None]:
+        """The shirt's pattern, going on without a seam from this share of the spine."""
+        return {**dress_like, "phase": phase + 6.2832 * frequency * share * length[:, 0] / 6}
+
     builder.add(at["pelvis"] + 0.02 * rise, at["pelvis"] + 0.20 * rise, (wide, wide * 0.98), trousers, side=across,
                 flat=0.70, cap=0.62, **leg_like)  # fmt: skip
-    builder.add(at["pelvis"] + 0.17 * rise, waist, (wide * 1.03, narrow), shirt, side=middle, flat=0.70, cap=0.3,
-                **dress_like)  # fmt: skip
-    builder.add(waist, chest, (narrow, bust), shirt, side=middle, flat=0.68, cap=0.62, **dress_like)
-    builder.add(at["r_shoulder"] - 0.01 * spine, at["l_shoulder"] - 0.01 * spine, (0.066, 0.066), shirt, side=forward,
-                **{**dress_like, "pattern": torch.where(cloth < 2.5, 0.0, cloth)})  # fmt: skip
+    builder.add(at["pelvis"] + 0.17 * rise, waist, (wide * 1.03, narrow), shirt, side=middle, flat=0.68, cap=0.3,
+                **pattern_from(0.17))  # fmt: skip
+    builder.add(waist, chest, (narrow, bust), shirt, side=middle, flat=0.68, cap=0.86, **pattern_from(0.42))
     neck_base = at["thorax"] - 0.02 * spine
-    builder.add(neck_base, 0.5 * (neck_base + at["upper_neck"]), (0.088, 0.058), shirt, side=broad, flat=0.85,
-                alive=alive)  # fmt: skip
+    for s in ("l_", "r_"):
+        slope = neck_base + 0.25 * (at[s + "shoulder"] - neck_base)
+        builder.add(slope, at[s + "shoulder"], (0.078, 0.064), shirt, side=forward, flat=0.9,
+                    **{**pattern_from(1.0), "pattern": torch.where(cloth < 3.5, 0.0, cloth)})  # fmt: skip
+    builder.add(neck_base - 0.03 * spine, 0.5 * (neck_base + at["upper_neck"]) - 0.02 * spine, (0.092, 0.062), shirt,
+                side=broad, flat=0.85, alive=alive)  # fmt: skip
     builder.add(neck_base, at["upper_neck"] + 0.2 * (at["head_top"] - at["upper_neck"]), (0.058, 0.052), skin,
                 side=broad, alive=alive)  # fmt: skip
 
@@ -180,14 +184,15 @@ def dress(builder: Builder, joints: Float[Tensor, "B 26 3"], dice: Dice, alive: 
     centre = 0.5 * (at["l_ear"] + at["r_ear"]) + 0.03 * size * head_up + 0.02 * size * face
     big = size[:, 0] * 0.345
     eye = torch.tensor([0.08, 0.06, 0.06])
-    # the head's axes are (left, front, up): along is up, side is left, and w x u = up x left = front
-    builder.add(centre, centre, (big, big), skin, side=ear_line, along=head_up, flat=1.26, cap=1.56, second=hair,
+    # local axes of the head: x to the right, y to the front, z up
+    builder.add(centre, centre, (big, big), skin, side=-ear_line, along=head_up, flat=1.26, cap=1.56, second=hair,
                 beyond=eye, pattern=float(HEAD), phase=style, alive=alive)  # fmt: skip
     bun = centre - 0.10 * size * face
     with_hair = long_hair if alive is None else long_hair & alive
     builder.add(bun - 0.05 * size * face, bun - 0.12 * size * face - 0.50 * size * head_up, (big * 0.98, big * 0.80),
                 hair, side=ear_line, flat=0.75, alive=with_hair)  # fmt: skip
-    builder.add(at["nose"] - 0.09 * size * face, at["nose"], (size[:, 0] * 0.05, size[:, 0] * 0.075), skin * 0.97,
+    builder.add(at["nose"] - 0.13 * size * face + 0.10 * size * head_up, at["nose"] - 0.055 * size * face,
+                (size[:, 0] * 0.035, size[:, 0] * 0.062), skin * 0.96,
                 alive=alive)  # fmt: skip
     for ear in ("l_ear", "r_ear"):
         builder.add(at[ear], at[ear] - 0.1 * size * head_up, (size[:, 0] * 0.07, size[:, 0] * 0.05), skin * 0.93,
@@ -213,6 +218,19 @@ def dress(builder: Builder, joints: Float[Tensor, "B 26 3"], dice: Dice, alive: 
         builder.add(ankle + 0.02 * shin, heel + 0.25 * (toe - heel), (0.046, 0.046), shoes, alive=alive)
 
 
+def seat(builder: Builder, joints: Float[Tensor, "B 26 3"], dice: Dice, alive: Tensor | None = None) -> None:
+    """Add a stool where the pose sits: thighs level, pelvis low."""
+    at = {name: joints[:, j] for j, name in enumerate(FIGURE.joints)}
+    level = (at["l_hip"] - at["l_knee"])[:, 1].abs().maximum((at["r_hip"] - at["r_knee"])[:, 1].abs()) < 0.17
+    sits = level & (at["pelvis"][:, 1] > 0.32) & (at["pelvis"][:, 1] < 0.65)
+    sits = sits if alive is None else sits & alive
+    under = torch.tensor([1.0, 0.0, 1.0])
+    top = at["pelvis"] - torch.tensor([0.0, 0.115, 0.0])
+    wood = pick(dice, [(0.50, 0.36, 0.24), (0.36, 0.36, 0.38), (0.66, 0.60, 0.50), (0.30, 0.36, 0.42)])
+    builder.add(at["pelvis"] * under, top, (dice.one(0.13, 0.19), dice.one(0.16, 0.2)), wood, second=wood * 0.8,
+                cap=0.12, pattern=4.0, alive=sits)  # fmt: skip
+
+
 #: Bones that throw the shadow, with the radius at both ends.
 _SHADOWS = [("pelvis", "thorax", 0.15, 0.17), ("upper_neck", "head_top", 0.07, 0.09)] + [
     (s + a, s + b, r, q)
@@ -233,5 +251,4 @@ def shadow(builder: Builder, joints: Float[Tensor, "B 26 3"], light: Float[Tenso
         short = run.norm(dim=-1, keepdim=True) < 0.02
         end = torch.where(short, at[a] + torch.tensor([0.02, 0.0, 0.0]), at[b])
         side = torch.linalg.cross(end - at[a], up.expand_as(run))
-        builder.add(at[a], end, (ra, rb), (0.0, 0.0, 0.0), side=side, flat=0.05, pattern=float(SHADE), shade=True,
-                    alive=alive)  # fmt: skip
+        builder.add(at[a], end, (ra, rb), (0.0, 0.0, 0.0), side=side, flat=0.05, alive=alive)  # fmt: skip

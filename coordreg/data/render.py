@@ -5,6 +5,7 @@ images form one flat list, a scatter-minimum over their depth finds what is seen
 x right, y down, z forward, so that the parameter of a ray (x, y, 1) is the depth.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from coordreg.data.dice import mix
 
-PLAIN, HOOPS, STRIPES, CHECKS, MOTTLED, HEAD, LEAVES, SHADE = range(8)
+#: Metres beyond which nothing is drawn; what is added to a ray parameter that hits nothing.
+FAR, MISS = 1e4, 1e6
+PLAIN, HOOPS, STRIPES, CHECKS, MOTTLED, HEAD, LEAVES = range(7)
 
 
 class View(NamedTuple):
@@ -47,7 +50,7 @@ class Solids(NamedTuple):
     a, b: (B, K, 3) metres, world. axes: (B, K, 3, 3) rows (side, front, along), unit vectors. scale: (B, K, 3) local
     units per metre. radius: (B, K, 2) at a and b, local units; of a box unused. reach: (B, K) radius of a sphere around
     each end that contains the solid there. colours: (B, K, 3, 3) base, second, beyond the split. material: (B, K, 4)
-    pattern, its frequency, split along the axis in metres, phase. box, shade, alive: (B, K) bool.
+    pattern, its frequency, split along the axis in metres, phase. box, alive: (B, K) bool.
     """
 
     a: Tensor
@@ -59,7 +62,6 @@ class Solids(NamedTuple):
     colours: Tensor
     material: Tensor
     box: Tensor
-    shade: Tensor
     alive: Tensor
 
 
@@ -67,7 +69,6 @@ class Hits(NamedTuple):
     """What is seen of the solids: nearest (B, S, S) depths, and a list of N samples with colour and place."""
 
     depth: Tensor
-    shadow: Tensor
     sample: Tensor
     solid: Tensor
     local: Tensor
@@ -82,6 +83,7 @@ def times(matrix: Float[Tensor, "*a 3 3"], vector: Float[Tensor, "*b 3"]) -> Flo
     )
 
 
+@cache
 def noise_tile(size: int = 256, device: torch.device | str = "cpu") -> Float[Tensor, "size size"]:
     """A seamless tile of fractal noise, mean 0, about within [-1, 1]."""
     total = torch.zeros(1, 1, size, size)
@@ -99,89 +101,135 @@ def look_up(tile: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Noise at (x, y), one tile a unit."""
     size = tile.shape[0]
     i, j = (y * size).to(torch.int64) & (size - 1), (x * size).to(torch.int64) & (size - 1)
-    return tile.view(-1)[i * size + j]
+    return tile.take(i * size + j)
 
 
-def cast(solids: Solids, view: View, size: int) -> Hits:
-    """Shoot size x size rays an image and keep the nearest hit of each."""
+class _Rays(NamedTuple):
+    """Candidates that hit: solid, sample, depth (N,); ray x and y (N,), and what a hit's place follows from (16, N)."""
+
+    solid: Tensor
+    sample: Tensor
+    depth: Tensor
+    x: Tensor
+    y: Tensor
+    table: Tensor
+
+
+def _local(table: Tensor, x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Directions and origins of rays in the solids' own coordinates; origins lie near the solid."""
+    d = [table[3 * i] * x + table[3 * i + 1] * y + table[3 * i + 2] for i in range(3)]
+    # rays start near the solid, or float32 would lose thin limbs in the discriminant
+    return d, [table[9 + i] + table[12] * d[i] for i in range(3)]
+
+
+def _shoot(solids: Solids, view: View, size: int) -> _Rays:
+    """Intersect all candidates."""
     B, K = solids.alive.shape
     warp = solids.axes * solids.scale.unsqueeze(-1)  # world -> local
     to_local = (warp.unsqueeze(-2) * view.rotation[:, None, None]).sum(-1)  # camera -> local
     origin = times(warp, view.position.unsqueeze(1) - solids.a)
     along = (solids.b - solids.a).norm(dim=-1) * solids.scale[..., 2]
     ends = view.frame(torch.stack([solids.a, solids.b], 2).flatten(1, 2)).view(B, K, 2, 3)
-    z = ends[..., 2].clamp_min(0.2)
-    uv = view.project(ends.flatten(1, 2)).view(B, K, 2, 2)
-    half = view.focal.view(-1, 1, 1) * solids.reach.unsqueeze(-1) / z * 1.04
-    low = ((uv - half.unsqueeze(-1)).amin(2) + 1) * size / 2 - 0.5
-    high = ((uv + half.unsqueeze(-1)).amax(2) + 1) * size / 2 - 0.5
-    low, high = low.ceil().clamp(0, size).long(), high.floor().clamp(-1, size - 1).long()
-    extent = (high - low + 1).clamp_min(0) * (solids.alive & (ends[..., 2].amax(-1) > 0.3)).unsqueeze(-1)
-    width, count = extent[..., 0].flatten(), extent.prod(-1).flatten()
-
-    device = z.device
-    solid = torch.arange(B * K, device=device).repeat_interleave(count)
-    within = torch.arange(len(solid), device=device) - (count.cumsum(0) - count)[solid]
-    wide = width[solid]
-    row = torch.div(within, wide, rounding_mode="floor")
-    column = within - row * wide + low[..., 0].flatten()[solid]
-    row = row + low[..., 1].flatten()[solid]
+    solid, row, column = _candidates(solids, view, ends, size)
     image = torch.div(solid, K, rounding_mode="floor")
-    ray_x = ((2 * column.float() + 1) / size - 1 - view.centre[image, 0]) / view.focal[image]
-    ray_y = ((2 * row.float() + 1) / size - 1 - view.centre[image, 1]) / view.focal[image]
-
+    lens = torch.stack([view.centre[:, 0], view.centre[:, 1], 1 / view.focal]).index_select(1, image)
+    x = (column.float() * (2 / size) + (1 / size - 1) - lens[0]) * lens[2]
+    y = (row.float() * (2 / size) + (1 / size - 1) - lens[1]) * lens[2]
     taper = (solids.radius[..., 1] - solids.radius[..., 0]) / along.clamp_min(1e-4)
-    # rays start near the solid, or float32 would lose thin limbs in the discriminant
-    start = z.mean(-1)
-    table = torch.stack(
-        [*to_local.flatten(2).unbind(-1), *origin.unbind(-1), start, solids.radius[..., 0], taper, along]
-    ).view(16, -1)
-    p = table[:, solid]
-    d = [p[3 * i] * ray_x + p[3 * i + 1] * ray_y + p[3 * i + 2] for i in range(3)]
-    o = [p[9 + i] + p[12] * d[i] for i in range(3)]
-    is_box = solids.box.flatten()[solid]
+    start = ends[..., 2].clamp_min(0.2).mean(-1)
+    rows = [*to_local.flatten(2).unbind(-1), *origin.unbind(-1), start, solids.radius[..., 0], taper, along]
+    table = torch.stack(rows).view(16, -1)
+    p = table.index_select(1, solid)
+    d, o = _local(p, x, y)
     s = _capsule(o, d, p[13], p[14], p[15])
     if bool(solids.box.any()):
-        boxed = is_box.nonzero()[:, 0]
-        s[boxed] = _slab([t[boxed] for t in o], [t[boxed] for t in d])
-    hit = (torch.isfinite(s) & (s + p[12] > 0.3)).nonzero()[:, 0]
-    s, solid = s[hit], solid[hit]
-    depth = s + p[12, hit]
-    sample = (image[hit] * size + row[hit]) * size + column[hit]
+        boxed = solids.box.flatten().index_select(0, solid).nonzero()[:, 0]
+        s.index_copy_(0, boxed, _slab([v.take(boxed) for v in o], [v.take(boxed) for v in d]))
+    s = s + p[12]
+    hit = ((s < FAR) & (s > 0.3)).nonzero()[:, 0]
+    sample = (image * size + row) * size + column
+    return _Rays(solid.take(hit), sample.take(hit), s.take(hit), x.take(hit), y.take(hit), table)
 
-    shade = solids.shade.flatten()[solid]
-    shadow = torch.zeros(B * size * size, device=device)
-    shadow[sample[shade]] = 1.0
-    nearest = torch.full((B * size * size,), torch.inf, device=device)
-    nearest.scatter_reduce_(0, sample, torch.where(shade, torch.inf, depth), "amin")
+
+def shadows(solids: Solids, view: View, size: int) -> Float[Tensor, "B S S"]:
+    """1 where one of these solids is seen, else 0."""
+    mask = torch.zeros(len(solids.alive) * size * size, device=solids.a.device)
+    return mask.index_fill_(0, _shoot(solids, view, size).sample, 1.0).view(-1, size, size)
+
+
+def cast(solids: Solids, view: View, size: int) -> Hits:
+    """Shoot size x size rays an image and keep the nearest hit of each."""
+    B, K = solids.alive.shape
+    device = solids.a.device
+    rays = _shoot(solids, view, size)
+    nearest = torch.full((B * size * size,), FAR, device=device)
+    nearest.scatter_reduce_(0, rays.sample, rays.depth, "amin")
+    winner = (rays.depth == nearest.take(rays.sample)).nonzero()[:, 0]
     # equal depths: the first solid wins, so that a sample is never counted twice
-    winner = (depth == nearest[sample]).nonzero()[:, 0]
     owner = torch.full((B * size * size,), B * K, dtype=torch.int64, device=device)
-    owner.scatter_reduce_(0, sample[winner], solid[winner], "amin")
-    winner = winner[owner[sample[winner]] == solid[winner]]
-    pick = hit[winner]
-    s, solid, sample = s[winner], solid[winner], sample[winner]
-    place = [o[i][pick] + s * d[i][pick] for i in range(3)]
-    q = p[:, pick]
-    axis = place[2] - place[2].clamp(min=torch.zeros_like(s), max=q[15])
+    solid, sample = rays.solid.take(winner), rays.sample.take(winner)
+    owner.scatter_reduce_(0, sample, solid, "amin")
+    first = owner.take(sample) == solid
+    if not bool(first.all()):
+        winner, solid, sample = winner[first], solid[first], sample[first]
+    q = rays.table.index_select(1, solid)
+    x, y, depth = rays.x.take(winner), rays.y.take(winner), rays.depth.take(winner)
+    d, o = _local(q, x, y)
+    s = depth - q[12]
+    place = [o[i] + s * d[i] for i in range(3)]
+    flat = solids.box.flatten().index_select(0, solid).float()
+    radial = (place[0] ** 2 + place[1] ** 2).sqrt()
+    beyond = place[2] - torch.minimum(place[2].clamp_min(0), q[15])
+    rise = torch.where(beyond == 0, -q[14] * radial, beyond)
     edge = torch.stack(place).abs()
-    top = edge.amax(0)
-    flat = is_box[pick]
-    inner = (axis == 0) & ~flat
-    normal = [torch.where(flat, (edge[i] >= top) * place[i].sign(), place[i]) for i in range(2)]
-    rise = -q[14] * (place[0] ** 2 + place[1] ** 2).sqrt()
-    normal.append(torch.where(flat, (edge[2] >= top) * place[2].sign(), torch.where(inner, rise, axis)))
+    faces = (edge >= edge.amax(0)) * torch.stack(place).sign()
+    normal = [faces[i] * flat + (1 - flat) * (place[0], place[1], rise)[i] for i in range(3)]
     seen = torch.stack([q[i] * normal[0] + q[3 + i] * normal[1] + q[6 + i] * normal[2] for i in range(3)], -1)
     seen = seen / seen.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    ray = torch.stack([ray_x[pick], ray_y[pick], torch.ones_like(s)], -1)
-    facing = -(seen * ray).sum(-1) / ray.norm(dim=-1)
-    return Hits(
-        nearest.view(B, size, size), shadow.view(B, size, size), sample, solid, torch.stack(place, -1), seen, facing
-    )
+    facing = -(seen[:, 0] * x + seen[:, 1] * y + seen[:, 2]) / (1 + x * x + y * y).sqrt()
+    return Hits(nearest.view(B, size, size), sample, solid, torch.stack(place, -1), seen, facing)
+
+
+def _spread(count: Tensor) -> tuple[Tensor, Tensor]:
+    """Item i repeated count[i] times, and the number of each repetition."""
+    item = torch.arange(len(count), device=count.device).repeat_interleave(count)
+    return item, torch.arange(len(item), device=count.device) - (count.cumsum(0) - count).index_select(0, item)
+
+
+def _candidates(solids: Solids, view: View, ends: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(solid, row, column) of the samples that may see a solid: its rectangle, cut to a band along its axis."""
+    B, K = solids.alive.shape
+    zoom = view.focal.view(-1, 1, 1) * size / 2
+    uv = (view.project(ends.flatten(1, 2)).view(B, K, 2, 2) + 1) * size / 2 - 0.5
+    half = zoom * solids.reach.unsqueeze(-1) / ends[..., 2].clamp_min(0.2) * 1.04 + 0.5
+    low, high = (uv - half.unsqueeze(-1)).amin(2), (uv + half.unsqueeze(-1)).amax(2)
+    # a box is centred: the corners bound it more tightly than the sphere around them
+    reach = ((solids.axes / solids.scale.unsqueeze(-1)).unsqueeze(-2) * view.rotation[:, None, None]).sum(-1).abs().sum(2)
+    near = (ends[:, :, 0, 2] - reach[..., 2]).clamp_min(0.2)
+    tight = zoom * reach[..., :2] / near.unsqueeze(-1)
+    skew = (uv[:, :, 0] - (view.centre.unsqueeze(1) + 1) * size / 2).abs() * (reach[..., 2] / near).unsqueeze(-1)
+    boxed = solids.box.unsqueeze(-1)
+    low = torch.where(boxed, uv[:, :, 0] - tight - skew, low).ceil().clamp(0, size)
+    high = torch.where(boxed, uv[:, :, 0] + tight + skew, high).floor().clamp(-1, size - 1)
+    alive = solids.alive & (ends[..., 2].amax(-1) > 0.3) & (high >= low).all(-1)
+    along = uv[:, :, 1] - uv[:, :, 0]
+    steep = along[..., 1].abs() > 0.5
+    slope = torch.where(steep, along[..., 0] / torch.where(steep, along[..., 1], 1.0), 0.0)
+    band = torch.where(steep & ~solids.box, half.amax(-1) * (1 + slope * slope).sqrt(), 4.0 * size)
+    start = uv[:, :, 0, 0] - slope * uv[:, :, 0, 1]
+    rows = ((high[..., 1] - low[..., 1] + 1) * alive).long().flatten()
+    solid, step = _spread(rows)
+    q = torch.stack([low[..., 0], high[..., 0], low[..., 1], slope, start, band]).flatten(1).index_select(1, solid)
+    row = q[2] + step
+    middle = q[4] + q[3] * row
+    left = torch.maximum(q[0], (middle - q[5]).ceil())
+    right = torch.minimum(q[1], (middle + q[5]).floor())
+    line, step = _spread((right - left + 1).clamp_min(0).long())
+    return solid.take(line), row.long().take(line), left.long().take(line) + step
 
 
 def _capsule(o: list[Tensor], d: list[Tensor], r: Tensor, taper: Tensor, along: Tensor) -> Tensor:
-    """Ray parameter of the first hit with a cone between two spheres, inf for none."""
+    """Ray parameter of the first hit with a cone between two spheres, about MISS for none."""
     k = taper * d[2]
     at = r + taper * o[2]
     dd, od, oo = d[0] * d[0] + d[1] * d[1], o[0] * d[0] + o[1] * d[1], o[0] * o[0] + o[1] * o[1]
@@ -189,24 +237,26 @@ def _capsule(o: list[Tensor], d: list[Tensor], r: Tensor, taper: Tensor, along: 
     disc = b * b - a * c
     s = (-b - disc.clamp_min(0).sqrt()) / a.clamp_min(1e-9)
     where = o[2] + s * d[2]
-    best = torch.where((disc > 0) & (where > 0) & (where < along), s, torch.inf)
+    # adding a large number is several times faster than a selection
+    best = s + ((disc <= 0) | (where <= 0) | (where >= along)).float() * MISS
     a = dd + d[2] * d[2]
     for end, radius in ((o[2], r), (o[2] - along, r + taper * along)):
         b = od + end * d[2]
         disc = b * b - a * (oo + end * end - radius * radius)
-        best = torch.minimum(best, torch.where(disc > 0, (-b - disc.clamp_min(0).sqrt()) / a, torch.inf))
+        s = (-b - disc.clamp_min(0).sqrt()) / a
+        best = torch.minimum(best, s + (disc <= 0).float() * MISS)
     return best
 
 
 def _slab(o: list[Tensor], d: list[Tensor]) -> Tensor:
-    """Ray parameter of the first hit with the cube [-1, 1]^3, inf for none."""
+    """Ray parameter of the first hit with the cube [-1, 1]^3, MISS for none."""
     near = torch.full_like(o[0], -torch.inf)
     far = torch.full_like(o[0], torch.inf)
     for i in range(3):
         inverse = 1 / torch.where(d[i].abs() < 1e-9, 1e-9, d[i])
         x, y = (-1 - o[i]) * inverse, (1 - o[i]) * inverse
         near, far = torch.maximum(near, torch.minimum(x, y)), torch.minimum(far, torch.maximum(x, y))
-    return torch.where(near < far, near, torch.inf)
+    return torch.where(near < far, near, MISS)
 
 
 def paint(
@@ -218,10 +268,10 @@ def paint(
     """
     K = solids.alive.shape[1]
     image = torch.div(hits.solid, K, rounding_mode="floor")
-    first, second, beyond = solids.colours.flatten(0, 1)[hits.solid].unbind(1)
-    pattern, frequency, split, phase = solids.material.flatten(0, 1)[hits.solid].unbind(-1)
-    metres = hits.local / solids.scale.flatten(0, 1)[hits.solid]
-    boxed = solids.box.flatten()[hits.solid]
+    first, second, beyond = solids.colours.flatten(0, 1).index_select(0, hits.solid).unbind(1)
+    pattern, frequency, split, phase = solids.material.flatten(0, 1).index_select(0, hits.solid).unbind(-1)
+    metres = hits.local / solids.scale.flatten(0, 1).index_select(0, hits.solid)
+    boxed = solids.box.flatten().index_select(0, hits.solid)
     x, y, z = metres.unbind(-1)
     x = torch.where(boxed & (hits.local[:, 0].abs() >= hits.local.abs().amax(-1)), y, x)
     grain = look_up(tile, x * 0.9 + phase, z * 0.9 + y * 0.5 + phase * 3)
@@ -236,53 +286,66 @@ def paint(
     colour = torch.where((z > split).unsqueeze(-1), beyond, colour)
     head = (pattern == HEAD).nonzero()[:, 0]
     if len(head):
-        colour[head] = _head(hits.local[head], first[head], second[head], beyond[head], phase[head])
+        colour[head] = _head(hits.local[head] / hits.local[head].norm(dim=-1, keepdim=True), first[head], second[head], beyond[head], phase[head])
     bump = torch.where(pattern == HEAD, 0.3, torch.where(pattern == LEAVES, 2.0, 1.0))
     colour = colour * (1 + 0.13 * bump * grain).unsqueeze(-1)
 
-    lamp = times(view.rotation, light[:, :3])[image]
-    up = -(view.rotation[:, :, 1][image] * hits.normal).sum(-1)
-    up = -up  # rotation[:, :, 1] is the world's up in the camera frame
+    lamp = times(view.rotation, light[:, :3]).index_select(0, image)
+    light = light.index_select(0, image)
+    up = (view.rotation[:, :, 1].index_select(0, image) * hits.normal).sum(-1)  # that column is the world's up
     diffuse = ((hits.normal * lamp).sum(-1) * 0.85 + 0.15).clamp_min(0)
-    ambient = 0.62 + 0.2 * up
+    ambient = 0.68 + 0.2 * up
     rim = 0.72 + 0.28 * hits.facing.clamp(0, 1).sqrt()
-    strength = light[image, 3]
-    bright = (ambient.unsqueeze(-1) * light[image, 4:7] + (strength * diffuse).unsqueeze(-1)) * rim.unsqueeze(-1)
+    strength = light[:, 3]
+    bright = (ambient.unsqueeze(-1) * light[:, 4:7] + (strength * diffuse).unsqueeze(-1)) * rim.unsqueeze(-1)
     return colour * bright
 
 
 def _head(local: Tensor, skin: Tensor, hair: Tensor, eye: Tensor, phase: Tensor) -> Tensor:
-    """Hair behind and on top, a face in front: x to the person's left, y front, z up; unit sphere.
+    """Hair behind and on top, a face in front: x to the side, y front, z up; the unit sphere.
 
     phase in [0, 1): the hair line, from long to bald.
     """
     x, y, z = local.unbind(-1)
-    line = 0.30 + 0.25 * (phase - 0.5) - 0.75 * (y - 0.45).clamp(-1.5, 0.0) * -1.2
-    low = torch.where(phase < 0.45, -0.75, -0.35)
-    covered = (z > line) & ((z > low) | (y < -0.2)) & (phase < 0.93) & ((y < 0.9) | (z > 0.35))
-    covered = covered & ~((z < -0.55) & (phase > 0.45))
+    bald, long = phase > 0.93, phase < 0.45
+    # the hair line: over the brow in front, down to the nape behind; long hair also frames the cheeks
+    line = torch.where(y > 0, 0.42 - 0.25 * (phase - 0.5) + 0.1 * y, 0.42 + 1.5 * y).clamp_min(-0.45)
+    line = torch.where(long & (y < 0.45), -0.6, line)
+    covered = (z > line) & ~bald
     colour = torch.where(covered.unsqueeze(-1), hair, skin)
-    front = y > 0
-    eyes = front & ((x.abs() - 0.36) ** 2 / 0.022 + (z + 0.02) ** 2 / 0.012 < 1)
-    brows = front & ((x.abs() - 0.36) ** 2 / 0.045 + (z - 0.19) ** 2 / 0.0035 < 1)
-    mouth = front & (x**2 / 0.075 + (z + 0.56) ** 2 / 0.006 < 1)
-    cheeks = front & ((x.abs() - 0.45) ** 2 / 0.06 + (z + 0.33) ** 2 / 0.04 < 1)
-    blush = torch.tensor([1.02, 0.88, 0.86], device=local.device)
-    colour = torch.where(cheeks.unsqueeze(-1) & ~covered.unsqueeze(-1), colour * blush, colour)
-    colour = torch.where(brows.unsqueeze(-1), torch.lerp(hair, skin, 0.3), colour)
-    colour = torch.where(mouth.unsqueeze(-1), skin * torch.tensor([0.78, 0.45, 0.45], device=local.device), colour)
-    return torch.where(eyes.unsqueeze(-1), eye, colour)
+    front = (y > 0) & ~covered
+    wide = x.abs()
+    white = front & ((wide - 0.34) ** 2 / 0.026 + (z - 0.02) ** 2 / 0.010 < 1)
+    pupil = front & ((wide - 0.34) ** 2 + (z - 0.02) ** 2 < 0.010)
+    brow = front & ((wide - 0.35) ** 2 / 0.040 + (z - 0.20) ** 2 / 0.0025 < 1)
+    mouth = front & (x**2 / 0.070 + (z + 0.52) ** 2 / 0.006 < 1)
+    cheek = front & ((wide - 0.48) ** 2 / 0.05 + (z + 0.28) ** 2 / 0.04 < 1)
+    tint = torch.tensor([[1.03, 0.90, 0.88], [0.80, 0.48, 0.46]], device=local.device)
+    for where, paint in (
+        (cheek, skin * tint[0]),
+        (mouth, skin * tint[1]),
+        (brow, torch.lerp(hair, skin, 0.2)),
+        (white, skin * 0.35 + 0.58),
+        (pupil, eye),
+    ):
+        colour = torch.where(where.unsqueeze(-1), paint, colour)
+    return colour
+
+
+def blur(x: Float[Tensor, "*batch S S"]) -> Float[Tensor, "*batch S S"]:
+    """A 3 x 3 binomial filter; the outermost pixels stay as they are along that axis."""
+    y = x.clone()
+    y[..., 1:-1, :] = 0.5 * x[..., 1:-1, :] + 0.25 * (x[..., 2:, :] + x[..., :-2, :])
+    z = y.clone()
+    z[..., 1:-1] = 0.5 * y[..., 1:-1] + 0.25 * (y[..., 2:] + y[..., :-2])
+    return z
 
 
 def assemble(backdrop: Float[Tensor, "B 3 S S"], hits: Hits, colours: Float[Tensor, "N 3"], fine: int) -> Tensor:
-    """Lay the solids over the backdrop: `fine` x `fine` samples a pixel, averaged; shadows darken what lies below."""
+    """Lay the solids over the backdrop: `fine` x `fine` samples a pixel, averaged."""
     B, _, S, _ = backdrop.shape
     wide = S * fine
-    shadow = torch.nn.functional.avg_pool2d(hits.shadow[:, None], fine)
-    soft = max(1, round(S / 96))
-    for _ in range(2):
-        shadow = torch.nn.functional.avg_pool2d(shadow, 2 * soft + 1, 1, soft)
-    out = (backdrop * (1 - 0.55 * shadow)).permute(0, 2, 3, 1).reshape(B * S * S, 3)
+    out = backdrop.permute(0, 2, 3, 1).reshape(B * S * S, 3)
     row = torch.div(hits.sample, wide, rounding_mode="floor")
     column = hits.sample - row * wide
     pixel = torch.div(row, fine, rounding_mode="floor") * S + torch.div(column, fine, rounding_mode="floor")

@@ -20,7 +20,7 @@ def names() -> dict[str, Experiment]:
         loaded = importlib.import_module(f"{__name__}.{module.name}")
         for name, value in vars(loaded).items():
             own = inspect.isfunction(value) and value.__module__ == loaded.__name__ and not name.startswith("_")
-            if own and value.__annotations__.get("return") == list[Run]:
+            if own and inspect.get_annotations(value) == {"profile": str, "return": list[Run]}:
                 found[f"{module.name}-{name.replace('_', '-')}"] = value
     return found
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from coordreg.experiments import runs
 from coordreg.records import PROFILES, Record, complete, run_all
@@ -47,11 +48,11 @@ class Results:
         """The mean over seeds."""
         return float(np.mean(self.values(label, reading, metric)))
 
-    def curves(self, label: str, reading: str) -> np.ndarray[Any, Any]:
+    def curves(self, label: str, reading: str) -> NDArray[Any]:
         """(seeds, 51) curve of the mean PCK in percent."""
         return np.array([r.reading(reading)["curve"] for r in self.of(label)])
 
-    def thresholds(self) -> np.ndarray[Any, Any]:
+    def thresholds(self) -> NDArray[Any]:
         """The 51 thresholds of the curves."""
         run = self.records[0].run
         return run.scoring.thresholds.numpy() if run is not None else np.empty(0)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coordreg.coords import Points
@@ -57,7 +57,7 @@ class Scores:
             },
         }
 
-    def images(self) -> dict[str, np.ndarray[Any, Any]]:
+    def images(self) -> dict[str, NDArray[Any]]:
         """By image: share of hits at each threshold and of the area (float16), and labelled joints (int8)."""
         counted = [j for j in range(self.distances.shape[1]) if j not in self.scoring.exclude]
         d = self.distances[:, counted]

@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
+from numpy.typing import NDArray
 
 from coordreg.plots.look import COLOURS, HEAT, INK, MUTED, PAPER, RULE, axes, colours
 from coordreg.plots.pictures import Array, array
@@ -17,7 +18,7 @@ BANDS: dict[str, Any] = {"range": ("pi", 100), "sd": ("sd", 1), "ci": ("ci", 95)
 DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.4)), (0, (6, 1.6, 1.4, 1.6)))
 
 
-def _series(x: np.ndarray[Any, Any], label: str, values: Array) -> np.ndarray[Any, Any]:
+def _series(x: NDArray[Any], label: str, values: Array) -> NDArray[Any]:
     found = np.atleast_2d(array(values).astype(float))
     if found.ndim != 2 or found.shape[1] != len(x):
         raise ValueError(
@@ -80,7 +81,7 @@ def pck_curve(
     ax.set(xlim=(float(array(thresholds).min()), float(array(thresholds).max())), ylim=(0, 101))
     if at is not None:
         ax.axvline(at, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", frameon=True, facecolor=PAPER, edgecolor="none", framealpha=0.85)
     return ax
 
 
@@ -129,7 +130,7 @@ def heat_table(ax: Axes | None, frame: pd.DataFrame, fmt: str = ".1f", cmap: Col
     margin = 1.0 if known.min() == known.max() else 0.0
     sns.heatmap(
         values, ax=ax, annot=True, fmt=fmt, cmap=cmap or _soft(), cbar=False, mask=~np.isfinite(values), linewidths=1.5,
-        linecolor=PAPER, vmin=known.min() - margin, vmax=known.max() + margin, annot_kws={"fontsize": 9},
+        linecolor=PAPER, vmin=known.min() - margin, vmax=known.max() + margin, annot_kws={"fontsize": 9, "color": INK},
     )  # fmt: skip
     for r, c in zip(*np.nonzero(~np.isfinite(values.to_numpy())), strict=True):
         ax.text(c + 0.5, r + 0.5, "–", ha="center", va="center", color=MUTED)
@@ -141,8 +142,8 @@ def heat_table(ax: Axes | None, frame: pd.DataFrame, fmt: str = ".1f", cmap: Col
 
 
 def _soft() -> Colormap:
-    """The lighter two thirds of the heat colours, on which dark and white figures are both legible."""
-    return sns.blend_palette([HEAT(v) for v in (0.03, 0.2, 0.4, 0.6)], as_cmap=True)
+    """The lighter part of the heat colours, on which dark figures are legible throughout."""
+    return sns.blend_palette([HEAT(v) for v in (0.02, 0.14, 0.26, 0.38)], as_cmap=True)
 
 
 def bars_with_points(

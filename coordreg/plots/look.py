@@ -20,7 +20,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-PAPER, INK, MUTED, RULE = "#fbfaf7", "#1b2430", "#59626e", "#dedacf"
+PAPER, INK, MUTED, RULE = "#fbfaf7", "#1b2430", "#59626e", "#dad5c8"
 #: Width of a figure that fills the text, in inches: 750 pixels of the page.
 WIDTH = 7.5
 #: One colour for each method.

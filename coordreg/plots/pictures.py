@@ -16,6 +16,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
 
 from coordreg.coords import to_pixels
 from coordreg.plots.look import COLOURS, HEAT, INK, PAPER, RULE, SIDES, WIDTH, axes
@@ -40,12 +41,12 @@ class Bones(Protocol):
         ...
 
 
-def array(value: Array) -> np.ndarray[Any, Any]:
+def array(value: Array) -> NDArray[Any]:
     """A tensor on any device, an array or a sequence -> an array."""
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
-def pixels(image: Array) -> np.ndarray[Any, Any]:
+def pixels(image: Array) -> NDArray[Any]:
     """An image (3, H, W), (1, H, W), (H, W, 3) or (H, W), bytes or in [0, 1] -> (H, W, 3) in [0, 1]."""
     value = array(image)
     if value.ndim == 2:
@@ -175,7 +176,7 @@ def image_grid(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     shape = pixels(images[0]).shape
-    tall = width / columns * shape[0] / shape[1] + (0.27 if titles is not None else 0)
+    tall = width / columns * shape[0] / shape[1] + (0.22 if titles is not None else 0)
     tight = ConstrainedLayoutEngine(w_pad=0.025, h_pad=0.025, wspace=0, hspace=0)
     figure, grid = plt.subplots(rows, columns, figsize=(width, rows * tall + 0.1), squeeze=False, layout=tight)
     figure.set_facecolor(PAPER)
@@ -202,8 +203,8 @@ def heatmap(
     ax: Axes | None,
     map: Array,
     image: Array | None = None,
-    peak: Sequence[float] | None = None,
-    truth: Sequence[float] | None = None,
+    peak: Array | None = None,
+    truth: Array | None = None,
     limits: tuple[float, float] | None = None,
     grid: bool = False,
     values: bool = False,
@@ -256,7 +257,7 @@ def heatmap(
 _GLOW = HEAT.__class__.from_list("coordreg-glow", ["#7a1fa2", "#e8455a", "#ff9d2e", "#fff3b0"])
 
 
-def _mark(ax: Axes, place: Sequence[float], marker: str) -> None:
+def _mark(ax: Axes, place: Array, marker: str) -> None:
     x, y = (float(v) for v in place)
     halo = [patheffects.Stroke(linewidth=3.6, foreground="#ffffff"), patheffects.Normal()]
     tone = COLOURS["quarter"] if marker == "o" else RIM

@@ -1,0 +1,1 @@
+"""Speed against peers: `make bench`, or `python -m benchmarks`. Ratios inside one process, never bare seconds."""

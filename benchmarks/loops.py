@@ -1,0 +1,75 @@
+"""The algorithms of the published codes as they run there, joint by joint in numpy; written from their description.
+
+They are what we are measured against, and at the same time an independent check of our results.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+def quarter_shift(maps: Array) -> tuple[Array, Array]:
+    """Maps (B, J, H, W) -> (B, J, 2) index pixels and (B, J) maxima: the argmax, then a quarter cell by the sign."""
+    batch, joints, height, width = maps.shape
+    flat = maps.reshape(batch, joints, -1)
+    index, score = np.argmax(flat, 2), np.amax(flat, 2)
+    points = np.tile(index.reshape(batch, joints, 1), (1, 1, 2)).astype(np.float32)
+    points[:, :, 0] = points[:, :, 0] % width
+    points[:, :, 1] = np.floor(points[:, :, 1] / width)
+    points *= np.tile(np.greater(score.reshape(batch, joints, 1), 0.0), (1, 1, 2)).astype(np.float32)
+    for b in range(batch):
+        for j in range(joints):
+            grid = maps[b][j]
+            px = math.floor(points[b][j][0] + 0.5)
+            py = math.floor(points[b][j][1] + 0.5)
+            if 1 < px < width - 1 and 1 < py < height - 1:
+                slope = np.array([grid[py][px + 1] - grid[py][px - 1], grid[py + 1][px] - grid[py - 1][px]])
+                points[b][j] += np.sign(slope) * 0.25
+    return points, score
+
+
+def biased_targets(pixels: Array, seen: Array, size: tuple[int, int], sigma: float) -> tuple[Array, Array]:
+    """(B, J, 2) heatmap pixels -> (B, J, H, W) and weights: a patch of 6 sigma + 1 cells about the rounded joint."""
+    batch, joints = pixels.shape[:2]
+    height, width = size
+    reach = int(3 * sigma)
+    maps, weight = np.zeros((batch, joints, height, width), np.float32), seen.copy()
+    for b in range(batch):
+        for j in range(joints):
+            mx, my = int(pixels[b][j][0] + 0.5), int(pixels[b][j][1] + 0.5)
+            left, top, right, bottom = mx - reach, my - reach, mx + reach + 1, my + reach + 1
+            if left >= width or top >= height or right <= 0 or bottom <= 0:
+                weight[b][j] = 0
+                continue
+            x = np.arange(0, 2 * reach + 1, 1, np.float32)
+            y = x[:, np.newaxis]
+            patch = np.exp(-((x - reach) ** 2 + (y - reach) ** 2) / (2 * sigma**2))
+            from_x, to_x = max(0, -left), min(right, width) - left
+            from_y, to_y = max(0, -top), min(bottom, height) - top
+            if weight[b][j] > 0.5:
+                maps[b][j][max(0, top) : min(bottom, height), max(0, left) : min(right, width)] = patch[
+                    from_y:to_y, from_x:to_x
+                ]
+    return maps, weight
+
+
+def full_targets(pixels: Array, seen: Array, size: tuple[int, int], sigma: float) -> tuple[Array, Array]:
+    """(B, J, 2) heatmap pixels -> (B, J, H, W) and weights: a Gaussian over the whole map about the unrounded joint."""
+    batch, joints = pixels.shape[:2]
+    height, width = size
+    reach = 3 * sigma
+    maps, weight = np.zeros((batch, joints, height, width), np.float32), seen.copy()
+    for b in range(batch):
+        for j in range(joints):
+            mx, my = pixels[b][j]
+            if mx - reach > width - 1 or my - reach > height - 1 or mx + reach < 0 or my + reach < 0:
+                weight[b][j] = 0
+                continue
+            x = np.arange(0, width, 1, np.float32)
+            y = np.arange(0, height, 1, np.float32)[:, np.newaxis]
+            if weight[b][j] > 0.5:
+                maps[b][j] = np.exp(-((x - mx) ** 2 + (y - my) ** 2) / (2 * sigma**2))
+    return maps, weight
