@@ -17,7 +17,8 @@ class Row:
     """One measured line of the table.
 
     ratio: how many times faster ours is. must, aim: the targets, or None. correct: did both give the same result?
-    ours, theirs: the minimum of the repeats in seconds. gate: does a missed `must` fail the whole? unit: see `words`.
+    ours, theirs: the minimum of the repeats in seconds. gate: does a missed `must` fail the whole?
+    note: printed below the table.
     """
 
     operation: str
@@ -52,21 +53,29 @@ class Row:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def interleave(functions: list[Callable[[], object]], repeats: int, warm: int = 2) -> list[float]:
-    """The least time of each function, in seconds, over `repeats` rounds in which each runs once."""
+def interleave(functions: list[Callable[[], object]], repeats: int, warm: int = 2, most: int = 16) -> list[float]:
+    """The least time of each function, in seconds, over `repeats` rounds in which each has a turn.
+
+    A turn is several calls in a row for the quicker functions, at most `most`: turns then last about equally long, and
+    each finds its own data in the cache, not its rival's.
+    """
     if repeats < 1:
         raise ValueError(f"interleave: got repeats={repeats}, expected at least 1")
-    for function in functions * warm:
+
+    def seconds(function: Callable[[], object]) -> float:
+        start = time.perf_counter()
         function()
+        return time.perf_counter() - start
+
+    first = [min(seconds(function) for _ in range(max(1, warm))) for function in functions]
+    calls = [min(most, max(1, round(max(first) / one))) for one in first]
     best = [float("inf")] * len(functions)
     collecting = gc.isenabled()
     gc.disable()
     try:
         for _ in range(repeats):
             for i, function in enumerate(functions):
-                start = time.perf_counter()
-                function()
-                best[i] = min(best[i], time.perf_counter() - start)
+                best[i] = min([best[i], *(seconds(function) for _ in range(calls[i]))])
     finally:
         if collecting:
             gc.enable()

@@ -87,6 +87,7 @@ class Gaussian:
             raise ValueError(f"Gaussian: got sigma={self.sigma}, expected a width above 0, in heatmap cells")
         if self.rounding not in ROUNDING:
             raise ValueError(f"Gaussian: got rounding={self.rounding!r}, expected one of {', '.join(ROUNDING)}")
+        object.__setattr__(self, "sigma", float(self.sigma))  # 2 and 2.0 are one configuration with one hash
 
     def __call__(self, labels: Labels, size: Sequence[int]) -> Target:
         """Labels -> Target on a grid of `size` = (H, W)."""
@@ -253,14 +254,11 @@ class QuarterSign:
         """(B, J, H, W) -> Points."""
         height, width = maps.shape[-2:]
         index, score = peak(maps)
-        cell = _cell(index, width)
-        around = index.unsqueeze(-1) + torch.tensor(
-            [-1, -width, 1, width], device=index.device
-        )  # left, up, right, down
-        values = maps.flatten(-2).gather(-1, around.clamp(0, height * width - 1))
-        inside = (cell > int(self.border == "published")) & (
-            cell < torch.tensor([width - 1, height - 1], device=index.device)
-        )
+        cell, first = _cell(index, width), int(self.border == "published")
+        left_up_right_down = torch.tensor([-1, -width, 1, width], device=index.device)
+        around = (index.unsqueeze(-1) + left_up_right_down).clamp(0, height * width - 1)
+        values = maps.flatten(-2).gather(-1, around)
+        inside = (cell > first) & (cell < torch.tensor([width - 1, height - 1], device=index.device))
         if self.border == "published":
             inside = inside.all(-1, keepdim=True)
         move = (values[..., 2:] - values[..., :2]).sign() * (0.25 * inside)

@@ -4,6 +4,8 @@ A `Run` is a description; its key is the hash of that description with its seed.
 its record, `<key>.npz` the metrics of each test image. Records are written whole or not at all and checked when read.
 """
 
+import hashlib
+import io
 import json
 import os
 import platform
@@ -111,20 +113,27 @@ class Record:
     @property
     def keeps(self) -> bool:
         """Are outputs and points stored for pages to draw?"""
-        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as stored:
-            return "output" in stored.files
+        return "output" in self._arrays()
 
     def kept(self, name: str) -> NDArray[Any]:
         """An array stored for pages to draw: "output" (keep, ...) or "points" (up to 1,024, J, d), float16."""
-        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as stored:
-            if name not in stored.files:
-                raise ValueError(f"record {self.data['key']} keeps no {name!r}; give its Run keep=24 and run it again")
-            return np.asarray(stored[name])
+        stored = self._arrays()
+        if name not in stored:
+            raise ValueError(f"record {self.data['key']} keeps no {name!r}; give its Run keep=24 and run it again")
+        return stored[name]
 
     def images(self, name: str) -> dict[str, NDArray[Any]]:
         """Metrics of each test image for one reading, float16 arrays of length N by metric, and joint counts."""
-        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as stored:
-            return {key.split("/", 1)[1]: stored[key] for key in stored.files if key.startswith(f"{name}/")}
+        return {key.split("/", 1)[1]: v for key, v in self._arrays().items() if key.startswith(f"{name}/")}
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything in the .npz beside the record. RecordError if it is not the file the record was written with."""
+        path = self.path.with_suffix(".npz")
+        found = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(found).hexdigest() != self.data["arrays"]:
+            raise RecordError(f"{path}: absent or altered since its record was written; delete both and run again")
+        with np.load(io.BytesIO(found), allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
 
     @property
     def stale(self) -> list[str]:
@@ -212,6 +221,7 @@ def execute(
     """
     check_profile(profile)
     path, checkpoint = path_of(run, profile), checkpoint_of(run, profile)
+    _commit()  # of the code as it was loaded, not as it may be when the run ends
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(checkpoint.with_suffix(".lock")):
         found = find(run, profile)
@@ -261,11 +271,13 @@ def execute(
         if old is not None and old["code"] == code:  # the same weights were read in other ways before
             data["readings"] = {**old["readings"], **data["readings"]}
             data |= {k: old[k] for k in ("resumed", "wall_s", "cpu_s", "images_per_s", "peak_memory_mb")}
-            with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
-                arrays = {**{k: stored[k] for k in stored.files}, **arrays}
+            arrays = {**old._arrays(), **arrays}
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+        data["arrays"] = hashlib.sha256(packed.getvalue()).hexdigest()
         data["sum"] = _checksum(data)
-        with atomic(path.with_suffix(".npz")) as part, open(part, "wb") as out:
-            np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+        with atomic(path.with_suffix(".npz")) as part:
+            part.write_bytes(packed.getvalue())
         with atomic(path) as part:
             part.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
         return load(path, run)

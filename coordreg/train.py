@@ -135,7 +135,7 @@ def load_checkpoint(path: Path, config: str | None = None) -> dict[str, Any]:
             f"{path}: not a checkpoint of coordreg, or a truncated one ({type(error).__name__}); delete it and train "
             "again"
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT or "model" not in state:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not {"model", "config"} <= state.keys():
         raise CheckpointError(
             f"{path}: a file of another program or version; expected a coordreg checkpoint, format {FORMAT}"
         )
@@ -179,8 +179,12 @@ def fit(
     start, losses = 0, []
     if checkpoint is not None and checkpoint.exists():
         state = load_checkpoint(checkpoint, config)
-        estimator.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        try:
+            estimator.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CheckpointError(f"{checkpoint}: of another network ({reason}); choose another path") from error
         start, losses = state["step"], state["losses"]
     model, opt = fabric.setup(estimator, optimiser, _reapply_compile=False)
     model.mark_forward_method("loss")

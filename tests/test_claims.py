@@ -1,5 +1,6 @@
 """Claims: the paired bootstrap against a slow loop, verdicts, refusals, and that every declared claim can be judged."""
 
+import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ def record(
     path = folder / f"{name}-{seed}.json"
     arrays = {"argmax/0.5": np.array(share, np.float16), "argmax/count": np.array(count, np.int8)}
     np.savez(path.with_suffix(".npz"), **arrays)
-    return Record({"config": {"seed": seed}, "data": {"test": test}}, path)
+    digest = hashlib.sha256(path.with_suffix(".npz").read_bytes()).hexdigest()
+    return Record({"arrays": digest, "config": {"seed": seed}, "data": {"test": test}}, path)
 
 
 def pair(folder: Path, gains: Sequence[float], margin: float = 0.0) -> Judgement:

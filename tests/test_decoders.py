@@ -71,6 +71,9 @@ def test_argmax_by_hand_and_of_empty_maps() -> None:
     torch.testing.assert_close(kept.coords, torch.tensor([[[0.0, -0.5]]]))
     zero = maps_of([[0.0, 0, 0], [0, 0, 0]])
     assert cells(Argmax("origin")(zero), (2, 3)).round().tolist() == [[[0, 0]]]
+    not_positive = maps_of([[-1.0, -2, -3], [-1, 0, -1]])  # the maximum is 0 and not in the first cell
+    assert cells(Argmax("origin")(not_positive), (2, 3)).round().tolist() == [[[0, 0]]]
+    assert cells(Argmax()(not_positive), (2, 3)).round().tolist() == [[[1, 1]]]
     last = maps_of([[0.0, 0, 0], [0, 0, 1e-30]])
     assert cells(Argmax("origin")(last), (2, 3)).round().tolist() == [[[2, 1]]]
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -174,6 +175,9 @@ def test_joints_just_outside() -> None:
     """A joint off the map is supervised by the tail of its Gaussian up to 3 sigma, not by one-hot maps."""
     labels = at([[-2.99, 4.0], [-3.01, 4.0], [W + 1.99, 4.0], [W + 2.01, 4.0], [3.0, H + 1.99], [3.0, -3.01]])
     assert Gaussian(1.0)(labels, (H, W)).weight.tolist() == [[1, 0, 1, 0, 1, 0]]
+    # after rounding, 3 sigma itself still counts: the last column of the square lies on the map
+    assert Gaussian(1.0, "floor")(at([[-2.9, 4.0], [-3.1, 4.0]]), (H, W)).weight.tolist() == [[1, 0]]
+    assert Gaussian(1.0, "ceil")(at([[3.0, H + 1.9], [3.0, H + 2.1]]), (H, W)).weight.tolist() == [[1, 0]]
     edges = at([[-0.49, 0.0], [-0.51, 0.0], [W - 0.51, H - 0.51], [W - 0.49, 0.0], [0.0, H - 0.49]])
     assert OneHot()(edges, (H, W)).weight.tolist() == [[1, 0, 1, 0, 0]]
     assert Disk(1.2 / W)(edges, (H, W)).weight.tolist() == [[1, 1, 1, 1, 1]]
@@ -247,6 +251,12 @@ def test_what_is_encoded_is_decoded(x: float, y: float) -> None:
 def test_bad_options_are_refused(make, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_equal_widths_are_one_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are found by the hash of the description: 2 and 2.0 must not be two of them."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the shape checks want a float
+    assert repr(Gaussian(sigma=2)) == repr(Gaussian(sigma=2.0))
 
 
 # -- losses -----------------------------------------------------------------------------------------------------------
@@ -324,6 +334,9 @@ def test_masked_joints_give_exactly_zero_gradient(method: Heatmap, generator: to
     assert torch.equal(gradient[0, 1], torch.zeros(H, W))
     assert torch.equal(gradient[1, 2], torch.zeros(H, W))
     assert bool((gradient[0, 0].abs() > 0).any())
+    broken = maps.detach().clone()
+    broken[0, 1] = float("inf")  # whatever the network says there
+    torch.testing.assert_close(method.loss(broken, labels)["loss"], loss.detach())
     assert bool(torch.isfinite(gradient).all())
 
 

@@ -73,8 +73,8 @@ def test_nbval_sees_an_altered_library(executed: dict[str, Path], tmp_path: Path
     shutil.copytree(ROOT / "coordreg", tmp_path / "package" / "coordreg")
     source = tmp_path / "package" / "coordreg" / "heatmap.py"
     text = source.read_text()
-    assert text.count("0.25 * move") == 1
-    source.write_text(text.replace("0.25 * move", "0.30 * move"))
+    assert text.count("0.25 * inside") == 1
+    source.write_text(text.replace("0.25 * inside", "0.30 * inside"))
     (tmp_path / "run").mkdir()
     done = _nbval(executed["heatmap"], tmp_path / "run", tmp_path / "package")
     assert done.returncode == 1

@@ -1,5 +1,6 @@
 """Residual networks and heads: published parameter counts, sizes, torchvision's own outputs, weights offline."""
 
+import os
 import urllib.error
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ import torchvision
 from torch import nn
 
 from coordreg.backbones.resnet import (
-    DEPTHS,
     ConvHead,
     DeconvHead,
     ResNet,
@@ -62,7 +62,7 @@ def test_our_trunk_is_torchvisions(depth: int, generator: torch.Generator) -> No
     assert features.shape == (1, trunk_channels(depth), 2, 1)
 
 
-@pytest.mark.parametrize("depth", sorted(DEPTHS))
+@pytest.mark.parametrize("depth", [10, 34, 50])
 @pytest.mark.parametrize("width", [4, 64])
 def test_channels_are_known_without_building(depth: int, width: int) -> None:
     with torch.device("meta"):
@@ -159,6 +159,23 @@ def test_a_half_downloaded_file_is_named(cache: Path, damage: str) -> None:
     (cache / FILE).write_bytes({"truncated": data[: len(data) // 2], "empty": b"", "text": b"<html>"}[damage])
     with pytest.raises(ValueError, match=rf"(?s)in torch's cache is damaged.*delete {FILE}"):
         ResNet(18, weights=NAME)
+
+
+class Evil:
+    """Unpickled, this would make a folder."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_code_in_a_weights_file_is_not_run(cache: Path, tmp_path: Path) -> None:
+    torch.save({"conv1.weight": Evil(tmp_path / "ran")}, cache / FILE)
+    with pytest.raises(ValueError, match=f"delete {FILE}"):
+        ResNet(18, weights=NAME)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("depth", [34, 50])

@@ -367,6 +367,17 @@ def test_a_pickle_with_code_is_refused_and_not_run(how: str, tmp_path: Path) -> 
     assert marker.exists()  # the file was dangerous indeed
 
 
+def test_a_checkpoint_takes_the_place_of_the_old_one_in_one_step(tmp_path: Path) -> None:
+    """Who has the old file open goes on reading the old file: it is replaced, never rewritten."""
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"model": {}, "config": "c", "step": 1})
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        save_checkpoint(path, {"model": {}, "config": "c", "step": 2})
+        assert reader.read() == before
+    assert load_checkpoint(path, "c")["step"] == 2
+
+
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, {"model": {}, "config": "c", "step": 1})

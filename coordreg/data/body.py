@@ -1,6 +1,7 @@
 """Flesh and clothes: from the joints of FIGURE to the solids of a person."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from coordreg.data.dice import Dice
 from coordreg.data.render import HEAD, PLAIN, Solids
 from coordreg.data.skeletons import FIGURE
 
-Value = Tensor | float | Sequence[float]
+Value = Tensor | float | int | Sequence[float]
 NEVER = 9.0
 
 SKIN = [(0.95, 0.80, 0.70), (0.90, 0.72, 0.58), (0.80, 0.60, 0.46), (0.66, 0.46, 0.33), (0.50, 0.34, 0.24),
@@ -59,11 +60,13 @@ class Builder:
         frequency: Value = 8.0,
         phase: Value = 0.0,
         alive: Tensor | None = None,
+        soft: float = 1.0,
         along: Tensor | None = None,
     ) -> None:
         """A capsule from a to b (B, 3). flat: thickness to the front over thickness to the side; cap: the same along.
 
         side: the direction in which `radius` is meant where flat is not 1. along: the axis where a = b.
+        soft: below 1, caps and taper are shaded as if they were that much flatter, which hides seams.
         """
         w = b - a if along is None else self._vector(along, 3)
         w = w / w.norm(dim=-1, keepdim=True).clamp_min(1e-6)
@@ -87,6 +90,7 @@ class Builder:
                          self._vector(colour if beyond is None else beyond, 3)], 1),
             (pattern, frequency, split, phase),
             False,
+            soft,
             alive,
         )  # fmt: skip
 
@@ -103,20 +107,32 @@ class Builder:
         phase: Value = 0.0,
         alive: Tensor | None = None,
     ) -> None:
-        """A box: centre and half sizes (B, 3) as (width, depth, height), turned about the vertical by `turn` radians."""
+        """A box: centre and half sizes (B, 3) as (width, depth, height), turned about the vertical by `turn` rad."""
         c, s, zero, one = turn.cos(), turn.sin(), torch.zeros_like(turn), torch.ones_like(turn)
         axes = torch.stack([c, zero, -s, s, zero, c, zero, one, zero], -1).view(-1, 3, 3)
         colour = self._vector(colour, 3)
         colours = torch.stack([colour, self._vector(colour if second is None else second, 3), colour], 1)
         unit = torch.ones(self.batch, 2)
         self._append(centre, centre, axes, 1 / half, unit, half.norm(dim=-1), colours,
-                     (pattern, frequency, NEVER, phase), True, alive)  # fmt: skip
+                     (pattern, frequency, NEVER, phase), True, 1.0, alive)  # fmt: skip
 
-    def _append(self, a: Tensor, b: Tensor, axes: Tensor, scale: Tensor, radius: Tensor, reach: Tensor,
-                colours: Tensor, material: tuple[Value, Value, Value, Value], box: bool, alive: Tensor | None) -> None:  # fmt: skip
+    def _append(
+        self,
+        a: Tensor,
+        b: Tensor,
+        axes: Tensor,
+        scale: Tensor,
+        radius: Tensor,
+        reach: Tensor,
+        colours: Tensor,
+        material: tuple[Value, Value, Value, Value],
+        box: bool,
+        soft: float,
+        alive: Tensor | None,
+    ) -> None:
         yes = torch.ones(self.batch, dtype=torch.bool)
         surface = torch.stack([self._vector(m, 0) for m in material], -1)
-        flags = (yes if box else ~yes, yes if alive is None else alive)
+        flags = (yes if box else ~yes, yes.float() * soft, yes if alive is None else alive)
         self.parts.append((a, b, axes, scale, radius, reach, colours, surface, *flags))
 
     def solids(self) -> Solids:
@@ -127,7 +143,9 @@ class Builder:
 def dress(builder: Builder, joints: Float[Tensor, "B 26 3"], dice: Dice, alive: Tensor | None = None) -> None:
     """Add a person: joints of FIGURE in world coordinates, clothes from the dice."""
     at = {name: joints[:, j] for j, name in enumerate(FIGURE.joints)}
-    skin, hair, shirt, shirt2 = (pick(dice, c) for c in (SKIN, HAIR, SHIRTS, SHIRTS))
+    skin, hair, shirt, shirt2 = (
+        pick(dice, c, vary) for c, vary in ((SKIN, 0.02), (HAIR, 0.03), (SHIRTS, 0.05), (SHIRTS, 0.05))
+    )
     trousers, trousers2, shoes = (pick(dice, c) for c in (TROUSERS, TROUSERS, SHOES))
     cloth = dice.choice([5, 1.5, 1.2, 1.2, 1.5]).float()
     weave = dice.choice([6, 0.3, 0.8, 0.7, 1.2]).float()
@@ -138,8 +156,20 @@ def dress(builder: Builder, joints: Float[Tensor, "B 26 3"], dice: Dice, alive: 
     girth = dice.one(0.9, 1.12)
     long_hair = dice.chance(0.35)
     style = torch.where(long_hair, dice.one(0, 0.4), dice.one(0.5, 1.0))
-    dress_like = {"second": shirt2, "pattern": cloth, "frequency": frequency, "phase": phase, "alive": alive}
-    leg_like = {"second": trousers2, "pattern": weave, "frequency": frequency, "phase": phase, "alive": alive}
+    dress_like: dict[str, Any] = {
+        "second": shirt2,
+        "pattern": cloth,
+        "frequency": frequency,
+        "phase": phase,
+        "alive": alive,
+    }
+    leg_like: dict[str, Any] = {
+        "second": trousers2,
+        "pattern": weave,
+        "frequency": frequency,
+        "phase": phase,
+        "alive": alive,
+    }
 
     def unit(v: Tensor) -> Tensor:
         return v / v.norm(dim=-1, keepdim=True).clamp_min(1e-6)
@@ -157,19 +187,23 @@ def dress(builder: Builder, joints: Float[Tensor, "B 26 3"], dice: Dice, alive: 
     narrow = wide * 0.88
     bust = (shoulder_width * 0.88) * girth
 
-    def pattern_from(share: float) -> dict[str, Tensor | None]:
+    def pattern_from(share: float) -> dict[str, Any]:
         """The shirt's pattern, going on without a seam from this share of the spine."""
         return {**dress_like, "phase": phase + 6.2832 * frequency * share * length[:, 0] / 6}
 
-    builder.add(at["pelvis"] + 0.02 * rise, at["pelvis"] + 0.20 * rise, (wide, wide * 0.98), trousers, side=across,
-                flat=0.70, cap=0.62, **leg_like)  # fmt: skip
+    builder.add(at["pelvis"] + 0.02 * rise, at["pelvis"] + 0.15 * rise, (wide, wide * 0.96), trousers, side=across,
+                flat=0.68, cap=0.55, soft=0.5, **leg_like)  # fmt: skip
     builder.add(at["pelvis"] + 0.17 * rise, waist, (wide * 1.03, narrow), shirt, side=middle, flat=0.68, cap=0.3,
-                **pattern_from(0.17))  # fmt: skip
-    builder.add(waist, chest, (narrow, bust), shirt, side=middle, flat=0.68, cap=0.86, **pattern_from(0.42))
+                soft=0.2, **pattern_from(0.17))  # fmt: skip
+    builder.add(waist, chest, (narrow, bust), shirt, side=middle, flat=0.68, cap=0.86, soft=0.2, **pattern_from(0.42))
+    # fills the hollow below the collar bones
+    top = at["pelvis"] + 0.86 * rise
+    builder.add(top, top + 0.02 * rise, (shoulder_width * 0.84, shoulder_width * 0.80), shirt, side=broad, flat=0.60,
+                cap=0.52, soft=0.2, **pattern_from(0.86))  # fmt: skip
     neck_base = at["thorax"] - 0.02 * spine
     for s in ("l_", "r_"):
         slope = neck_base + 0.25 * (at[s + "shoulder"] - neck_base)
-        builder.add(slope, at[s + "shoulder"], (0.078, 0.064), shirt, side=forward, flat=0.9,
+        builder.add(slope, at[s + "shoulder"], (0.074, 0.062), shirt, side=forward, flat=0.9,
                     **{**pattern_from(1.0), "pattern": torch.where(cloth < 3.5, 0.0, cloth)})  # fmt: skip
     builder.add(neck_base - 0.03 * spine, 0.5 * (neck_base + at["upper_neck"]) - 0.02 * spine, (0.092, 0.062), shirt,
                 side=broad, flat=0.85, alive=alive)  # fmt: skip
@@ -182,7 +216,7 @@ def dress(builder: Builder, joints: Float[Tensor, "B 26 3"], dice: Dice, alive: 
     head_up = unit(head_up - (head_up * ear_line).sum(-1, keepdim=True) * ear_line)
     face = torch.linalg.cross(ear_line, head_up)
     centre = 0.5 * (at["l_ear"] + at["r_ear"]) + 0.03 * size * head_up + 0.02 * size * face
-    big = size[:, 0] * 0.345
+    big = size[:, 0] * 0.36
     eye = torch.tensor([0.08, 0.06, 0.06])
     # local axes of the head: x to the right, y to the front, z up
     builder.add(centre, centre, (big, big), skin, side=-ear_line, along=head_up, flat=1.26, cap=1.56, second=hair,
@@ -203,19 +237,21 @@ def dress(builder: Builder, joints: Float[Tensor, "B 26 3"], dice: Dice, alive: 
         hip, knee, ankle, toe = (at[s + n] for n in ("hip", "knee", "ankle", "toe"))
         fat = 0.5 + 0.5 * girth
         upper = (elbow - shoulder).norm(dim=-1)
-        builder.add(shoulder, elbow, (0.063 * fat, 0.047 * fat), shirt, beyond=skin, split=sleeve, side=forward,
+        builder.add(shoulder, elbow, (0.069 * fat, 0.058 * fat), shirt, beyond=skin, split=sleeve, side=forward,
                     **dress_like)  # fmt: skip
-        builder.add(elbow, wrist, (0.046 * fat, 0.034), shirt, beyond=skin,
+        builder.add(elbow, wrist, (0.058 * fat, 0.047), shirt, beyond=skin,
                     split=torch.where(sleeve < NEVER, -1.0, 0.92 * upper), side=forward, **dress_like)  # fmt: skip
         palm = wrist + 0.75 * (hand - wrist)
-        builder.add(wrist + 0.1 * (hand - wrist), palm, (0.034, 0.042), skin, side=forward, flat=0.7, alive=alive)
-        builder.add(hip, knee, (0.088 * fat, 0.061), trousers, beyond=skin, split=bare_leg, side=across, **leg_like)
-        builder.add(knee, ankle, (0.060, 0.043), trousers, beyond=skin, split=torch.where(short, -1.0, NEVER),
+        builder.add(wrist + 0.1 * (hand - wrist), palm, (0.044, 0.052), skin, side=forward, flat=0.7, alive=alive)
+        builder.add(hip, knee, (0.094 * fat, 0.071), trousers, beyond=skin, split=bare_leg, side=across, **leg_like)
+        builder.add(knee, ankle, (0.070, 0.056), trousers, beyond=skin, split=torch.where(short, -1.0, NEVER),
                     side=across, **leg_like)  # fmt: skip
         shin = unit(knee - ankle)
         heel = ankle - 0.045 * shin - 0.16 * (toe - ankle)
-        builder.add(heel, toe, (0.046, 0.040), shoes, side=torch.linalg.cross(shin, toe - ankle), flat=0.85, alive=alive)
-        builder.add(ankle + 0.02 * shin, heel + 0.25 * (toe - heel), (0.046, 0.046), shoes, alive=alive)
+        builder.add(
+            heel, toe, (0.056, 0.047), shoes, side=torch.linalg.cross(shin, toe - ankle), flat=0.85, alive=alive
+        )
+        builder.add(ankle + 0.02 * shin, heel + 0.25 * (toe - heel), (0.056, 0.052), shoes, alive=alive)
 
 
 def seat(builder: Builder, joints: Float[Tensor, "B 26 3"], dice: Dice, alive: Tensor | None = None) -> None:

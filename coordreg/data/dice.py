@@ -5,6 +5,7 @@ other streams alone. Numbers are made on the CPU, so that labels do not depend o
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -42,19 +43,19 @@ class Dice:
         self.used += n
         return mix((self.keys[:, None] + channel) & _MASK)
 
-    def uniform(self, n: int, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "B n"]:
+    def uniform(self, n: int, low: float | int = 0.0, high: float | int = 1.0) -> Float[Tensor, "B n"]:
         """The next n channels, uniform in [low, high)."""
         return low + (high - low) * (self.raw(n) >> 8).float() / (1 << 24)
 
-    def one(self, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " B"]:
+    def one(self, low: float | int = 0.0, high: float | int = 1.0) -> Float[Tensor, " B"]:
         """One channel, uniform in [low, high)."""
         return self.uniform(1, low, high)[:, 0]
 
-    def chance(self, p: float) -> Tensor:
+    def chance(self, p: float | int) -> Tensor:
         """(B,) bool, True with probability p."""
         return self.one() < p
 
-    def choice(self, weights: list[float]) -> Int[Tensor, " B"]:
+    def choice(self, weights: Sequence[float | int]) -> Int[Tensor, " B"]:
         """(B,) numbers of the options, drawn with these weights."""
         edges = torch.tensor(weights).cumsum(0)
         return torch.bucketize(self.one() * edges[-1], edges, right=True).clamp_max(len(weights) - 1)

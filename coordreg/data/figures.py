@@ -5,9 +5,6 @@ A person in a random pose stands in a random place before a perspective camera. 
 """
 
 import hashlib
-import os
-import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,19 +12,22 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
 from coordreg.coords import to_pixels
-from coordreg.data import body, dice, poses, render, scenery, skeletons
+from coordreg.data import body, cache_file, dice, film, poses, render, scenery, skeletons, stage
 from coordreg.data.augment import Augment
 from coordreg.data.dice import Dice, mix
-from coordreg.data.poses import Actions
+from coordreg.data.poses import Actions, turn
 from coordreg.data.render import View
 from coordreg.data.skeletons import FIGURE, LSP14, MPII16, Skeleton, convert, skeleton
+from coordreg.data.stage import Framing, seen_joints, set_up
 from coordreg.data.store import Store
 
+#: What a cache file holds.
+COLUMNS = ("images", "visible", "coords", "normaliser", "affine", "hint")
 #: Each split has its own range of numbers.
 FIRST = {"train": 0, "val": 1 << 28, "test": 1 << 29}
 LARGEST = 1 << 28
@@ -35,13 +35,10 @@ LARGEST = 1 << 28
 DEPTH = 1.2
 #: MPII's protocol: the head size is 0.6 of the diagonal of the head box.
 HEAD = 0.6
-#: A joint is hidden if something lies this many metres before it; the flesh around it does not count.
-COVER = {"pelvis": 0.20, "thorax": 0.20, "spine": 0.20, "upper_neck": 0.14, "head_top": 0.16, "l_hip": 0.17,
-         "r_hip": 0.17, "l_shoulder": 0.13, "r_shoulder": 0.13, "nose": 0.06, "l_eye": 0.06, "r_eye": 0.06,
-         "l_ear": 0.07, "r_ear": 0.07}  # fmt: skip
-COVERED = 0.10
+#: The default source of poses.
+ACTIONS = Actions()
 #: Images of 64 px rendered at a time: their lists just fit into a core's cache.
-STEP = 12
+STEP = 16
 
 
 class Truth(NamedTuple):
@@ -93,12 +90,13 @@ class Figures:
 
     split: train, val or test, disjoint. count: how many; figure i does not depend on it. size: pixels a side.
     skeleton: which joints. dims: 2, or 3 for (x, y, depth/1.2 m from the pelvis).
-    occlusion: chance of a thing before the person, twice. distractor: chance of a second person. truncation: chance
-    that the frame cuts the person. clutter: chance of each of four things around. label_noise: standard deviation of
-    the labels' error as a share of the image's height. height: range of the person's longer side as a share of the
-    frame. shift: the person's middle lies within +-shift of the frame's (share of the frame), as far as it stays inside.
-    offset: (x, y) moves that range; with a small height it keeps people in one half. back: share of back views.
-    poses: where poses come from, see `poses.Actions`. augment: what `open` puts into the store.
+    occlusion: chance of a thing before the person (0.35 of that for another one). distractor: chance of a second
+    person. truncation: chance that the frame cuts the person. clutter: chance of each of four things around.
+    label_noise: standard deviation of the labels' error along each axis as a share of the image's height.
+    height: range of the person's longer side as a share of the frame. shift: the person's middle lies within +-shift
+    of the frame's (share of the frame), as far as the person stays inside. offset: (x, y) moves that range; with a
+    small height it keeps people in one half. back: share of back views. poses: where poses come from, see
+    `poses.Actions`. augment: what `open` puts into the store.
     """
 
     split: str = "train"
@@ -114,9 +112,9 @@ class Figures:
     label_noise: float | int = 0.0
     shift: float | int = 0.1
     offset: tuple[float | int, float | int] = (0.0, 0.0)
-    height: tuple[float | int, float | int] = (0.66, 0.86)
+    height: tuple[float | int, float | int] = (0.68, 0.88)
     back: float | int = 0.3
-    poses: Callable[[Dice], Tensor] = Actions()
+    poses: Callable[[Dice], Tensor] = ACTIONS
     augment: Augment | None = None
 
     def __post_init__(self) -> None:
@@ -128,7 +126,15 @@ class Figures:
             raise ValueError(f"Figures: got size={self.size}, expected 16 to 1024 pixels")
         if self.dims not in (2, 3):
             raise ValueError(f"Figures: got dims={self.dims}, expected 2 or 3")
-        tops = {"occlusion": 1, "distractor": 1, "truncation": 1, "clutter": 1, "label_noise": 1, "shift": 0.5, "back": 1}
+        tops = {
+            "occlusion": 1,
+            "distractor": 1,
+            "truncation": 1,
+            "clutter": 1,
+            "label_noise": 1,
+            "shift": 0.5,
+            "back": 1,
+        }
         for name, top in tops.items():
             value = getattr(self, name)
             if not 0 <= value <= top:
@@ -146,8 +152,10 @@ class Figures:
 
     def _keys(self, indices: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         indices = indices.cpu()
-        if len(indices) and not (0 <= int(indices.min()) and int(indices.max()) < LARGEST):
-            raise ValueError(f"Figures: got indices from {indices.min()} to {indices.max()}, expected 0 to {LARGEST - 1}")
+        if len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= LARGEST):
+            raise ValueError(
+                f"Figures: got indices from {indices.min()} to {indices.max()}, expected 0 to {LARGEST - 1}"
+            )
         return mix(mix(indices.long() + FIRST[self.split]) ^ mix(torch.tensor(self.seed & 0xFFFFFFFF)))
 
     def _stage(self, keys: Int[Tensor, " B"]) -> tuple[Tensor, View]:
@@ -155,37 +163,10 @@ class Figures:
         joints = self.poses(Dice(keys, "pose"))
         if joints.shape != (len(keys), len(FIGURE), 3):
             raise ValueError(
-                f"Figures: poses gave {tuple(joints.shape)}, expected {(len(keys), len(FIGURE), 3)}: the joints of FIGURE"
+                f"Figures: poses gave {tuple(joints.shape)}, expected {(len(keys), len(FIGURE), 3)}, FIGURE's joints"
             )
-        d = Dice(keys, "turn")
-        behind = d.chance(self.back)
-        yaw = (d.uniform(2).mean(-1) * 2 - 1) * 75 + torch.where(behind, 180.0, 0.0)
-        joints = render.times(poses._turn(1, yaw).unsqueeze(1), joints)
-        d = Dice(keys, "camera")
-        distance, level = d.one(3.2, 6.5), d.one(0.7, 2.2)
-        pitch = torch.rad2deg(torch.atan2(level - 0.95, distance)) + d.one(-3, 3)
-        position = torch.stack([d.one(-0.2, 0.2), level, distance], -1)
-        # rows of the camera at rest: right, down, forward = x, -y, -z of the world
-        rest = torch.tensor([1.0, -1.0, -1.0])
-        roll = d.one(-3, 3)
-        rotation = poses._turn(2, roll) @ (rest[:, None] * poses._turn(0, pitch))
-        n = len(keys)
-        view = View(rotation, position, torch.ones(n), torch.zeros(n, 2))
-        flat = view.project(view.frame(joints))
-        low, high = flat.amin(1), flat.amax(1)
-        d = Dice(keys, "place in the frame")
-        longest = (high - low).amax(-1)
-        share = d.one(*self.height)
-        cut = d.chance(self.truncation)
-        share = torch.where(cut, share * d.one(1.3, 2.0), share)
-        focal = 2 * share / longest
-        extent = (high - low) * (share / longest).unsqueeze(-1)
-        room = (0.5 - 0.5 * extent - 0.04).clamp_min(0)
-        middle = torch.tensor(self.offset) + self.shift * d.uniform(2, -1, 1)
-        inside = torch.minimum(torch.maximum(middle, -room), room)
-        reach = 0.22 * extent * d.uniform(2, -1, 1)
-        where = torch.where(cut.unsqueeze(-1), reach, inside)
-        return joints, View(rotation, position, focal, 2 * where - focal.unsqueeze(-1) * (low + high) / 2)
+        framing = Framing(self.truncation, self.shift, self.offset, self.height)
+        return set_up(keys, joints, self.back, framing)
 
     def _truth(self, keys: Tensor, joints: Tensor, view: View) -> Truth:
         wanted = self.skeleton if isinstance(self.skeleton, Skeleton) else skeleton(self.skeleton)
@@ -252,7 +233,7 @@ class Figures:
             d = Dice(keys, "second person")
             there = d.chance(self.distractor)
             other = self.poses(Dice(keys, "second pose"))
-            other = render.times(poses._turn(1, d.one(-180, 180)).unsqueeze(1), other)
+            other = render.times(turn(1, d.one(-180, 180)).unsqueeze(1), other)
             side = torch.where(d.chance(0.5), 1.0, -1.0)
             move = torch.stack([side * d.one(0.45, 1.0), torch.zeros(len(keys)), d.one(-1.0, 0.3)], -1)
             other = other + move.unsqueeze(1)
@@ -264,7 +245,7 @@ class Figures:
         if self.occlusion:
             scenery.obstruct(builder, ground, Dice(keys, "occlusion"), joints.mean(1), self.occlusion)
         solids, dark = builder.solids(), ground.solids()
-        tile = render.noise_tile(device=device)
+        tile = film.noise_tile(device=device)
         white = Dice(torch.zeros(1, dtype=torch.int64), "grain").uniform(1 << 18, -0.5, 0.5)[0].to(device)
         fine = 2
         step = max(1, STEP * 64 * 64 // self.size**2)
@@ -281,13 +262,13 @@ class Figures:
             back = back * (0.92 + 0.25 * light[part, 3].to(device)).view(-1, 1, 1, 1)
             shaded = render.shadows(render.Solids(*(t[part].to(device) for t in dark)), v, self.size)
             for _ in range(max(1, self.size // 48)):
-                shaded = render.blur(shaded)
+                shaded = film.blur(shaded)
             back = back * (1 - 0.55 * shaded).unsqueeze(1)
             hits = render.cast(s, v, self.size * fine)
             colours = render.paint(hits, s, v, light[part].to(device), tile)
             picture = render.assemble(back, hits, colours, fine)
-            images.append(_film(picture, tone[part].to(device), white))
-            seen.append(_seen(hits.depth, flat[part].to(device), camera[part].to(device)[..., 2]))
+            images.append(film.film(picture, tone[part].to(device), white))
+            seen.append(seen_joints(hits.depth, flat[part].to(device), camera[part].to(device)[..., 2]))
             mine = hits.solid % s.alive.shape[1] < own
             mask = torch.zeros(hits.depth.numel(), device=mine.device)
             mask.index_copy_(0, hits.sample, mine.float())
@@ -298,11 +279,21 @@ class Figures:
         visible = torch.cat(seen)[back_again.to(device)]
         visible = torch.stack([visible[:, list(p)].all(-1) for p in parts], -1)
         depth = truth.joints3d[..., 2] - camera[:, FIGURE.joints.index("pelvis"), 2].unsqueeze(-1)
+        back_again = back_again.to(device)
         return Scene(
-            torch.cat(images)[back_again.to(device)], truth.exact.to(device), truth.coords.to(device), truth.joints3d.to(device),
-            depth.to(device), visible, torch.cat(person)[back_again.to(device)], truth.head_size.to(device), truth.torso.to(device),
-            truth.hint[:, :2].to(device), truth.box.to(device), view.to(device),
-        )  # fmt: skip
+            images=torch.cat(images)[back_again],
+            joints=truth.exact.to(device),
+            labels=truth.coords.to(device),
+            joints3d=truth.joints3d.to(device),
+            depth=depth.to(device),
+            visible=visible,
+            person=torch.cat(person)[back_again],
+            head_size=truth.head_size.to(device),
+            torso=truth.torso.to(device),
+            hint=truth.hint[:, :2].to(device),
+            box=truth.box.to(device),
+            camera=view.to(device),
+        )
 
     # -- the store --------------------------------------------------------------------------------------------------
 
@@ -317,11 +308,11 @@ class Figures:
         cache: a folder; the default is coordreg/ under $XDG_CACHE_HOME or ~/.cache. device: where to draw and deliver.
         """
         device = torch.device(device or "cpu")
-        path = (Path(cache) if cache is not None else default_cache()) / f"figures-{self.key()}.npz"
-        arrays = _load(path, self.count)
+        path = (Path(cache) if cache is not None else cache_file.folder()) / f"figures-{self.key()}.npz"
+        arrays = cache_file.load(path, COLUMNS, self.count)
         if arrays is None:
             arrays = self._draw(device)
-            _save(path, arrays)
+            cache_file.save(path, arrays)
         t = {k: torch.from_numpy(v).to(device) for k, v in arrays.items()}
         wanted = self.skeleton if isinstance(self.skeleton, Skeleton) else skeleton(self.skeleton)
         augment = None if self.augment is None else self.augment.bind(wanted.pairs, self.size)
@@ -348,60 +339,7 @@ class Figures:
         }  # fmt: skip
 
 
-def default_cache() -> Path:
-    """The user's cache folder for drawn figures."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "coordreg"
-
-
 def _source() -> str:
-    modules = (body, dice, poses, render, scenery, skeletons)
+    modules = (body, dice, film, poses, render, scenery, skeletons, stage)
     paths = [Path(__file__), *(Path(str(m.__file__)) for m in modules)]
     return "".join(hashlib.sha256(p.read_bytes()).hexdigest() for p in paths)
-
-
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write beside the target and rename: nobody ever reads half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _load(path: Path, count: int) -> dict[str, np.ndarray] | None:
-    """The arrays of a cache file, None if it is absent, cut short or something else."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {k: file[k] for k in ("images", "visible", "coords", "normaliser", "affine", "hint")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return arrays if all(len(a) == count for a in arrays.values()) else None
-
-
-def _seen(depth: Float[Tensor, "B S S"], flat: Float[Tensor, "B N 2"], z: Float[Tensor, "B N"]) -> Tensor:
-    """Which joints nothing covers: compare their depth with the nearest surface at their place."""
-    size = depth.shape[-1]
-    cell = to_pixels(flat, (size, size)).round().long()
-    inside = ((cell >= 0) & (cell < size)).all(-1)
-    cell = cell.clamp(0, size - 1)
-    front = depth.flatten(1).gather(1, cell[..., 1] * size + cell[..., 0])
-    slack = torch.tensor([COVER.get(j, COVERED) for j in FIGURE.joints], device=depth.device)
-    return inside & (front > z - slack)
-
-
-def _film(picture: Float[Tensor, "B 3 S S"], tone: Float[Tensor, "B 4"], white: Float[Tensor, " T"]) -> Tensor:
-    """Exposure, a breath of blur, grain; bytes."""
-    size = picture.shape[-1]
-    gain = (0.94 + 0.22 * tone[:, 0]).view(-1, 1, 1, 1)
-    picture = picture * gain
-    picture = torch.lerp(picture, render.blur(picture), 0.15 + 0.35 * tone[:, 1].view(-1, 1, 1, 1))
-    place = torch.arange(3 * size * size, device=white.device)
-    seed = (tone[:, 2] * (1 << 24)).long().unsqueeze(1)
-    grain = white.take((place + seed) & (len(white) - 1))
-    picture = picture + (0.02 + 0.05 * tone[:, 3:]).mul(grain).view_as(picture)
-    return (picture.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -19,7 +19,7 @@ _LEG = ("hip", "apart", "open", "knee")
 #: Trunk, leading arm (+), other arm (-), leading leg (+), other leg (-).
 ANGLES = (*_TRUNK, *(f"{a}{s}" for s in "+-" for a in _ARM), *(f"{a}{s}" for s in "+-" for a in _LEG))
 
-Range = tuple[float, float]
+Range = tuple[float | int, float | int]
 _REST: dict[str, Range] = {
     "lean": (-4, 8), "side": (-6, 6), "twist": (-12, 12), "nod": (-10, 18), "look": (-30, 30), "lift": (0, 0),
     "arm": (-14, 24), "out": (5, 17), "turn": (0, 45), "elbow": (6, 40),
@@ -63,7 +63,7 @@ def _table() -> Float[Tensor, "A P 2"]:
     return torch.tensor(rows)
 
 
-def _turn(axis: int, degrees: Tensor) -> Tensor:
+def turn(axis: int, degrees: Tensor) -> Tensor:
     """(...) angles -> (..., 3, 3) rotations about x, y or z."""
     angle = torch.deg2rad(degrees)
     c, s = angle.cos(), angle.sin()
@@ -93,9 +93,9 @@ def articulate(angle: dict[str, Tensor], sizes: dict[str, Tensor]) -> Float[Tens
     s = {k: v.unsqueeze(-1) for k, v in sizes.items()}  # (B, 1) against the two sides
     hand = torch.tensor([1.0, -1.0])  # +x is left
     lean = angle["lean"]
-    pelvis_frame = _turn(0, 0.45 * lean) @ _turn(2, 0.3 * angle["side"]) @ _turn(1, 0.25 * angle["twist"])
-    chest_frame = _turn(0, lean) @ _turn(2, angle["side"]) @ _turn(1, angle["twist"])
-    head_frame = chest_frame @ _turn(0, angle["nod"] - 0.5 * lean) @ _turn(1, angle["look"])
+    pelvis_frame = turn(0, 0.45 * lean) @ turn(2, 0.3 * angle["side"]) @ turn(1, 0.25 * angle["twist"])
+    chest_frame = turn(0, lean) @ turn(2, angle["side"]) @ turn(1, angle["twist"])
+    head_frame = chest_frame @ turn(0, angle["nod"] - 0.5 * lean) @ turn(1, angle["look"])
     pelvis = torch.zeros(len(lean), 3)
     waist = _step(pelvis_frame, 0.0, 0.45 * sizes["trunk"], 0.0)
     thorax = waist + _step(chest_frame, 0.0, 0.55 * sizes["trunk"], 0.0)
@@ -106,13 +106,13 @@ def articulate(angle: dict[str, Tensor], sizes: dict[str, Tensor]) -> Float[Tens
     top, nose, l_eye, r_eye, l_ear, r_ear = (neck + _step(head_frame, x * h, y * h, z * h) for x, y, z in face)
 
     hips = _step(pelvis_frame.unsqueeze(1), hand * s["hips"], 0.0, 0.0)
-    thigh = _turn(2, hand * angle["apart"]) @ _turn(0, -angle["hip"]) @ _turn(1, hand * angle["open"])
-    shin = thigh @ _turn(0, angle["knee"])
+    thigh = turn(2, hand * angle["apart"]) @ turn(0, -angle["hip"]) @ turn(1, hand * angle["open"])
+    shin = thigh @ turn(0, angle["knee"])
     knees = hips + _step(thigh, 0.0, -s["thigh"], 0.0)
     ankles = knees + _step(shin, 0.0, -s["shin"], 0.0)
     # the ankle levels the foot as far as it can bend
     rise = torch.rad2deg(shin[..., 1, 2].clamp(-1, 1).asin())
-    foot = shin @ _turn(0, rise.clamp(-30, 42))
+    foot = shin @ turn(0, rise.clamp(-30, 42))
     toes = ankles + _step(foot, 0.0, -0.22 * s["foot"], 0.78 * s["foot"])
 
     upright = chest_frame.unsqueeze(1)
@@ -120,11 +120,11 @@ def articulate(angle: dict[str, Tensor], sizes: dict[str, Tensor]) -> Float[Tens
     # raising the arm lifts the shoulder a little
     raised = (angle["out"].abs() + angle["arm"].clamp_min(0) - 60).clamp(0, 110) / 110
     shoulders = shoulders + _step(upright, 0.0, 0.05 * raised, 0.0)
-    upper = upright @ _turn(2, hand * angle["out"]) @ _turn(0, -angle["arm"]) @ _turn(1, -hand * angle["turn"])
-    lower = upper @ _turn(0, -angle["elbow"])
+    upper = upright @ turn(2, hand * angle["out"]) @ turn(0, -angle["arm"]) @ turn(1, -hand * angle["turn"])
+    lower = upper @ turn(0, -angle["elbow"])
     elbows = shoulders + _step(upper, 0.0, -s["upper_arm"], 0.0)
     wrists = elbows + _step(lower, 0.0, -s["forearm"], 0.0)
-    hands = wrists + _step(lower @ _turn(0, torch.full_like(rise, -12.0)), 0.0, -s["hand"], 0.0)
+    hands = wrists + _step(lower @ turn(0, torch.full_like(rise, -12.0)), 0.0, -s["hand"], 0.0)
 
     thorax = shoulders.mean(1)
     named = {
@@ -189,6 +189,6 @@ class Actions:
 
 #: How far below these joints the body still reaches, in metres.
 LOWEST = {
-    "l_toe": 0.025, "r_toe": 0.025, "l_ankle": 0.085, "r_ankle": 0.085, "l_knee": 0.06, "r_knee": 0.06,
+    "l_toe": 0.035, "r_toe": 0.035, "l_ankle": 0.085, "r_ankle": 0.085, "l_knee": 0.06, "r_knee": 0.06,
     "l_hand": 0.03, "r_hand": 0.03, "pelvis": 0.13,
 }  # fmt: skip

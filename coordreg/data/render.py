@@ -5,14 +5,13 @@ images form one flat list, a scatter-minimum over their depth finds what is seen
 x right, y down, z forward, so that the parameter of a ray (x, y, 1) is the depth.
 """
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from coordreg.data.dice import mix
+from coordreg.data.film import look_up
 
 #: Metres beyond which nothing is drawn; what is added to a ray parameter that hits nothing.
 FAR, MISS = 1e4, 1e6
@@ -50,7 +49,8 @@ class Solids(NamedTuple):
     a, b: (B, K, 3) metres, world. axes: (B, K, 3, 3) rows (side, front, along), unit vectors. scale: (B, K, 3) local
     units per metre. radius: (B, K, 2) at a and b, local units; of a box unused. reach: (B, K) radius of a sphere around
     each end that contains the solid there. colours: (B, K, 3, 3) base, second, beyond the split. material: (B, K, 4)
-    pattern, its frequency, split along the axis in metres, phase. box, alive: (B, K) bool.
+    pattern, its frequency, split along the axis in metres, phase. soft: (B, K) weight of caps and taper in the
+    normal. box, alive: (B, K) bool.
     """
 
     a: Tensor
@@ -62,46 +62,28 @@ class Solids(NamedTuple):
     colours: Tensor
     material: Tensor
     box: Tensor
+    soft: Tensor
     alive: Tensor
 
 
 class Hits(NamedTuple):
-    """What is seen of the solids: nearest (B, S, S) depths, and a list of N samples with colour and place."""
+    """What is seen of the solids.
+
+    depth: (B, S, S) of the nearest surface, FAR where there is none. sample, solid: (N,) which sample sees which solid.
+    local: three (N,), the place in the solid's own coordinates. normal: three (N,), camera frame. facing: (N,) cosine.
+    """
 
     depth: Tensor
     sample: Tensor
     solid: Tensor
-    local: Tensor
-    normal: Tensor
+    local: list[Tensor]
+    normal: list[Tensor]
     facing: Tensor
 
 
 def times(matrix: Float[Tensor, "*a 3 3"], vector: Float[Tensor, "*b 3"]) -> Float[Tensor, "*c 3"]:
     """Matrix times vector, term by term: the same bits whatever the batch."""
-    return (
-        matrix[..., 0] * vector[..., 0:1] + matrix[..., 1] * vector[..., 1:2] + matrix[..., 2] * vector[..., 2:3]
-    )
-
-
-@cache
-def noise_tile(size: int = 256, device: torch.device | str = "cpu") -> Float[Tensor, "size size"]:
-    """A seamless tile of fractal noise, mean 0, about within [-1, 1]."""
-    total = torch.zeros(1, 1, size, size)
-    for octave, cells in enumerate((4, 8, 16, 32, 64, 128)):
-        raw = mix(torch.arange(cells * cells) * 0x9E3779B1 + octave * 7919 & 0xFFFFFFFF)
-        grid = (raw.float() / (1 << 32)).view(1, 1, cells, cells) - 0.5
-        grid = torch.nn.functional.pad(grid, (4, 4, 4, 4), mode="circular")
-        fine = torch.nn.functional.interpolate(grid, scale_factor=size // cells, mode="bicubic", align_corners=False)
-        edge = 4 * size // cells
-        total += fine[..., edge : edge + size, edge : edge + size] * 0.62**octave
-    return (total[0, 0] * 1.5).to(device)
-
-
-def look_up(tile: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Noise at (x, y), one tile a unit."""
-    size = tile.shape[0]
-    i, j = (y * size).to(torch.int64) & (size - 1), (x * size).to(torch.int64) & (size - 1)
-    return tile.take(i * size + j)
+    return matrix[..., 0] * vector[..., 0:1] + matrix[..., 1] * vector[..., 1:2] + matrix[..., 2] * vector[..., 2:3]
 
 
 class _Rays(NamedTuple):
@@ -180,14 +162,16 @@ def cast(solids: Solids, view: View, size: int) -> Hits:
     flat = solids.box.flatten().index_select(0, solid).float()
     radial = (place[0] ** 2 + place[1] ** 2).sqrt()
     beyond = place[2] - torch.minimum(place[2].clamp_min(0), q[15])
-    rise = torch.where(beyond == 0, -q[14] * radial, beyond)
-    edge = torch.stack(place).abs()
-    faces = (edge >= edge.amax(0)) * torch.stack(place).sign()
-    normal = [faces[i] * flat + (1 - flat) * (place[0], place[1], rise)[i] for i in range(3)]
-    seen = torch.stack([q[i] * normal[0] + q[3 + i] * normal[1] + q[6 + i] * normal[2] for i in range(3)], -1)
-    seen = seen / seen.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    facing = -(seen[:, 0] * x + seen[:, 1] * y + seen[:, 2]) / (1 + x * x + y * y).sqrt()
-    return Hits(nearest.view(B, size, size), sample, solid, torch.stack(place, -1), seen, facing)
+    rise = torch.where(beyond == 0, -q[14] * radial, beyond) * solids.soft.flatten().index_select(0, solid)
+    edge = [v.abs() for v in place]
+    most = torch.maximum(torch.maximum(edge[0], edge[1]), edge[2])
+    faces = [(edge[i] >= most) * place[i].sign() for i in range(3)]
+    normal = [v + flat * (f - v) for f, v in zip(faces, (place[0], place[1], rise), strict=True)]
+    seen = [q[i] * normal[0] + q[3 + i] * normal[1] + q[6 + i] * normal[2] for i in range(3)]
+    length = (seen[0] * seen[0] + seen[1] * seen[1] + seen[2] * seen[2]).clamp_min(1e-12).rsqrt()
+    seen = [v * length for v in seen]
+    facing = -(seen[0] * x + seen[1] * y + seen[2]) * (1 + x * x + y * y).rsqrt()
+    return Hits(nearest.view(B, size, size), sample, solid, place, seen, facing)
 
 
 def _spread(count: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,10 +185,12 @@ def _candidates(solids: Solids, view: View, ends: Tensor, size: int) -> tuple[Te
     B, K = solids.alive.shape
     zoom = view.focal.view(-1, 1, 1) * size / 2
     uv = (view.project(ends.flatten(1, 2)).view(B, K, 2, 2) + 1) * size / 2 - 0.5
-    half = zoom * solids.reach.unsqueeze(-1) / ends[..., 2].clamp_min(0.2) * 1.04 + 0.5
+    half = zoom * solids.reach.unsqueeze(-1) / ends[..., 2].clamp_min(0.2) * 1.04
     low, high = (uv - half.unsqueeze(-1)).amin(2), (uv + half.unsqueeze(-1)).amax(2)
     # a box is centred: the corners bound it more tightly than the sphere around them
-    reach = ((solids.axes / solids.scale.unsqueeze(-1)).unsqueeze(-2) * view.rotation[:, None, None]).sum(-1).abs().sum(2)
+    reach = (
+        ((solids.axes / solids.scale.unsqueeze(-1)).unsqueeze(-2) * view.rotation[:, None, None]).sum(-1).abs().sum(2)
+    )
     near = (ends[:, :, 0, 2] - reach[..., 2]).clamp_min(0.2)
     tight = zoom * reach[..., :2] / near.unsqueeze(-1)
     skew = (uv[:, :, 0] - (view.centre.unsqueeze(1) + 1) * size / 2).abs() * (reach[..., 2] / near).unsqueeze(-1)
@@ -267,38 +253,45 @@ def paint(
     light: (B, 7) direction towards the light in the world, its strength, the colour of the shade.
     """
     K = solids.alive.shape[1]
-    image = torch.div(hits.solid, K, rounding_mode="floor")
-    first, second, beyond = solids.colours.flatten(0, 1).index_select(0, hits.solid).unbind(1)
-    pattern, frequency, split, phase = solids.material.flatten(0, 1).index_select(0, hits.solid).unbind(-1)
-    metres = hits.local / solids.scale.flatten(0, 1).index_select(0, hits.solid)
-    boxed = solids.box.flatten().index_select(0, hits.solid)
-    x, y, z = metres.unbind(-1)
-    x = torch.where(boxed & (hits.local[:, 0].abs() >= hits.local.abs().amax(-1)), y, x)
-    grain = look_up(tile, x * 0.9 + phase, z * 0.9 + y * 0.5 + phase * 3)
-    turn = 6.2832 * frequency
-    hoop, stripe = (turn * z + phase * 6).sin(), (turn * x + phase * 4).sin()
-    kinds = torch.stack([hoop, stripe, hoop * stripe, grain * 2.2 - 0.1])
-    which = (pattern.long() - HOOPS).clamp(0, 3)
-    strength = (kinds.gather(0, which[None])[0] * 3).clamp(-1, 1) * 0.5 + 0.5
-    strength = torch.where((pattern >= HOOPS) & (pattern <= MOTTLED), strength, 0)
-    strength = torch.where(pattern == LEAVES, (grain * 2.5 + 0.4).clamp(0, 1), strength)
-    colour = torch.lerp(first, second, strength.unsqueeze(-1))
-    colour = torch.where((z > split).unsqueeze(-1), beyond, colour)
-    head = (pattern == HEAD).nonzero()[:, 0]
+    pattern, frequency, split, phase = solids.material.flatten(0, 1).unbind(-1)
+    # per solid: how much each pattern counts, then all that its samples need in one look-up
+    weights = [(pattern == k).float() for k in (HOOPS, STRIPES, CHECKS, MOTTLED, LEAVES)]
+    bump = 0.13 * (1 + weights[4] - 0.7 * (pattern == HEAD).float())
+    first, second, beyond = solids.colours.flatten(0, 1).unbind(1)
+    scale = solids.scale.flatten(0, 1)
+    rows = [*weights, bump, 6.2832 * frequency, split, phase, solids.box.flatten().float(), *(1 / scale).unbind(-1)]
+    rows += [*first.unbind(-1), *(second - first).unbind(-1), *(beyond - first).unbind(-1)]
+    q = torch.stack(rows).index_select(1, hits.solid)
+    near = hits.local
+    x, y, z = near[0] * q[10], near[1] * q[11], near[2] * q[12]
+    # boxes: the faces to the side carry their pattern along y
+    sideways = q[9] * (near[0].abs() >= torch.maximum(near[1].abs(), near[2].abs())).float()
+    x = x + sideways * (y - x)
+    grain = look_up(tile, x * 0.9 + q[8], z * 0.9 + y * 0.5 + q[8] * 3)
+    hoop, stripe = (q[6] * z + q[8] * 6).sin(), (q[6] * x + q[8] * 4).sin()
+    wave = q[0] * hoop + q[1] * stripe + q[2] * hoop * stripe + q[3] * (2.2 * grain - 0.1)
+    patterned = q[0] + q[1] + q[2] + q[3]
+    share = patterned * ((wave * 3).clamp(-1, 1) * 0.5 + 0.5) + q[4] * (grain * 2.5 + 0.4).clamp(0, 1)
+    bare = (z > q[7]).float()
+    share = share * (1 - bare)
+    colour = torch.stack([q[13 + i] + share * q[16 + i] + bare * q[19 + i] for i in range(3)], -1)
+    is_head = (pattern == HEAD).index_select(0, hits.solid)
+    head = is_head.nonzero()[:, 0]
     if len(head):
-        colour[head] = _head(hits.local[head] / hits.local[head].norm(dim=-1, keepdim=True), first[head], second[head], beyond[head], phase[head])
-    bump = torch.where(pattern == HEAD, 0.3, torch.where(pattern == LEAVES, 2.0, 1.0))
-    colour = colour * (1 + 0.13 * bump * grain).unsqueeze(-1)
+        solid = hits.solid.take(head)
+        unit = torch.stack([v.take(head) for v in near], -1)
+        unit = unit / unit.norm(dim=-1, keepdim=True)
+        skin, hair, eye = (c.index_select(0, solid) for c in (first, second, beyond))
+        colour.index_copy_(0, head, _head(unit, skin, hair, eye, phase.take(solid)))
 
-    lamp = times(view.rotation, light[:, :3]).index_select(0, image)
-    light = light.index_select(0, image)
-    up = (view.rotation[:, :, 1].index_select(0, image) * hits.normal).sum(-1)  # that column is the world's up
-    diffuse = ((hits.normal * lamp).sum(-1) * 0.85 + 0.15).clamp_min(0)
-    ambient = 0.68 + 0.2 * up
-    rim = 0.72 + 0.28 * hits.facing.clamp(0, 1).sqrt()
-    strength = light[:, 3]
-    bright = (ambient.unsqueeze(-1) * light[:, 4:7] + (strength * diffuse).unsqueeze(-1)) * rim.unsqueeze(-1)
-    return colour * bright
+    lamp = times(view.rotation, light[:, :3])
+    lamps = torch.cat([lamp, view.rotation[:, :, 1], light[:, 3:]], -1)  # column 1: the world's up seen from the camera
+    g = lamps.t().index_select(1, torch.div(hits.solid, K, rounding_mode="floor"))
+    n = hits.normal
+    diffuse = ((n[0] * g[0] + n[1] * g[1] + n[2] * g[2]) * 0.85 + 0.15).clamp_min(0) * g[6]
+    ambient = 0.68 + 0.2 * (n[0] * g[3] + n[1] * g[4] + n[2] * g[5])
+    rim = (0.72 + 0.28 * hits.facing.clamp(0, 1).sqrt()) * (1 + q[5] * grain)
+    return colour * torch.stack([(ambient * g[7 + i] + diffuse) * rim for i in range(3)], -1)
 
 
 def _head(local: Tensor, skin: Tensor, hair: Tensor, eye: Tensor, phase: Tensor) -> Tensor:
@@ -330,15 +323,6 @@ def _head(local: Tensor, skin: Tensor, hair: Tensor, eye: Tensor, phase: Tensor)
     ):
         colour = torch.where(where.unsqueeze(-1), paint, colour)
     return colour
-
-
-def blur(x: Float[Tensor, "*batch S S"]) -> Float[Tensor, "*batch S S"]:
-    """A 3 x 3 binomial filter; the outermost pixels stay as they are along that axis."""
-    y = x.clone()
-    y[..., 1:-1, :] = 0.5 * x[..., 1:-1, :] + 0.25 * (x[..., 2:, :] + x[..., :-2, :])
-    z = y.clone()
-    z[..., 1:-1] = 0.5 * y[..., 1:-1] + 0.25 * (y[..., 2:] + y[..., :-2])
-    return z
 
 
 def assemble(backdrop: Float[Tensor, "B 3 S S"], hits: Hits, colours: Float[Tensor, "N 3"], fine: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Places for people to be in: ground, wall or horizon, furniture and plants, and things that stand in the way."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from coordreg.data.body import Builder, pick
 from coordreg.data.dice import Dice
-from coordreg.data.render import CHECKS, HOOPS, LEAVES, MOTTLED, PLAIN, STRIPES, View, look_up
+from coordreg.data.film import look_up
+from coordreg.data.render import CHECKS, HOOPS, LEAVES, MOTTLED, PLAIN, STRIPES, View
 
 ROOM, STREET, PARK, FIELD = range(4)
 
@@ -119,7 +121,9 @@ def backdrop(place: Place, view: View, size: int, tile: Float[Tensor, "T T"]) ->
         glass = torch.lerp(place.sky.view(B, 3, 1, 1), torch.ones_like(place.sky).view(B, 3, 1, 1),
                            (0.25 + 0.3 * wy + 0.5 * low).clamp(0, 1).unsqueeze(1))  # fmt: skip
         glass = torch.where((kind == STREET).unsqueeze(1), glass * 0.45, glass)
-        picture = torch.lerp(place.ground2.view(B, 3, 1, 1), place.sky.view(B, 3, 1, 1), (0.5 + low).clamp(0, 1).unsqueeze(1))
+        picture = torch.lerp(
+            place.ground2.view(B, 3, 1, 1), place.sky.view(B, 3, 1, 1), (0.5 + low).clamp(0, 1).unsqueeze(1)
+        )
         glass = torch.where(((n[13] < 0.35) & (kind == ROOM)).unsqueeze(1), picture * 0.8, glass)
         wall = wall * (1 - 0.2 * bricks).unsqueeze(1)
         wall = torch.where(frame.unsqueeze(1), wall * 0.35 + 0.5, wall)
@@ -134,7 +138,9 @@ def backdrop(place: Place, view: View, size: int, tile: Float[Tensor, "T T"]) ->
     scene = scene * (grain * dim).unsqueeze(1)
     if bool((place.kind >= PARK).any()):
         # the sky above hedges and hills
-        ridge = (across * 0.021 + n[14] * 9).sin() + 0.6 * (across * 0.057 + n[15] * 9).sin() + 0.15 * (across * 0.31).sin()
+        ridge = (
+            (across * 0.021 + n[14] * 9).sin() + 0.6 * (across * 0.057 + n[15] * 9).sin() + 0.15 * (across * 0.31).sin()
+        )
         crest = torch.where(kind == FIELD, 0.45 * ridge, 0.35 * look_up(tile, across * 0.13, n[14]) + 0.05 * high)
         rough = place.top.view(B, 1, 1) * (1 + crest)
         high_up = (d[1] * 1.6 + 0.1).clamp(0, 1).unsqueeze(1)
@@ -147,7 +153,14 @@ def backdrop(place: Place, view: View, size: int, tile: Float[Tensor, "T T"]) ->
 
 
 def _thing(
-    builder: Builder, ground: Builder, dice: Dice, x: Tensor, z: Tensor, alive: Tensor, kinds: list[float], big: float
+    builder: Builder,
+    ground: Builder,
+    dice: Dice,
+    x: Tensor,
+    z: Tensor,
+    alive: Tensor,
+    kinds: Sequence[float | int],
+    big: float,
 ) -> None:
     """One object on the ground at (x, z): crate, pole, plant, board on posts, ball or table."""
     kind = dice.choice(kinds)
@@ -205,9 +218,10 @@ def furnish(builder: Builder, ground: Builder, dice: Dice, place: Place, clutter
 
 
 def obstruct(builder: Builder, ground: Builder, dice: Dice, about: Float[Tensor, "B 3"], occlusion: float) -> None:
-    """Things in front of the person, near the point `about`; two slots, filled with probability `occlusion`."""
-    for _ in range(2):
-        filled = dice.chance(occlusion)
-        x = about[:, 0] + dice.one(-0.38, 0.38)
-        z = about[:, 2] + dice.one(0.55, 0.95)
-        _thing(builder, ground, dice, x, z, filled, [1.5, 2, 2, 2.5, 0.3, 1.2], 0.95)
+    """Things in front of the person, near the point `about`; with probability `occlusion`, sometimes two."""
+    for share in (1.0, 0.35):
+        filled = dice.chance(share * occlusion)
+        side = torch.where(dice.chance(0.5), 1.0, -1.0)
+        x = about[:, 0] + side * dice.one(0.08, 0.42)
+        z = about[:, 2] + dice.one(0.6, 1.0)
+        _thing(builder, ground, dice, x, z, filled, [1.4, 2.5, 1.6, 2.2, 0.3, 1.3], 0.82)

@@ -86,7 +86,7 @@ LSP14 = _skeleton(
 COCO17 = _skeleton(
     "coco17",
     _FACE + " l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_hip r_hip l_knee r_knee l_ankle r_ankle",
-    _LIMBS + "r_hip-l_hip r_shoulder-l_shoulder *shoulder-*hip nose-*eye *eye-*ear",
+    _LIMBS + "r_hip-l_hip r_shoulder-l_shoulder *shoulder-*hip nose-*eye *eye-*ear *ear-*shoulder",
     "nose:nose eye:*eye ear:*ear " + _GROUPS,
 )
 
@@ -103,7 +103,7 @@ H36M17 = _skeleton(
 FIGURE = _skeleton(
     "figure",
     f"{_MPII} {_FACE} spine r_toe l_toe r_hand l_hand",
-    _SPINE + "pelvis-spine spine-thorax nose-*eye *eye-*ear *ankle-*toe *wrist-*hand",
+    _SPINE + "pelvis-spine spine-thorax upper_neck-nose nose-*eye *eye-*ear *ankle-*toe *wrist-*hand",
     "head:head_top " + _GROUPS,
 )
 

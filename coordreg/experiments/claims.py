@@ -73,10 +73,10 @@ def judge(
     seeds = tuple(float(v) for v in 100 * difference.sum(1) / weight.sum(1))
     mean, n = 100 * difference.sum() / weight.sum(), difference.shape[1]
     rng = np.random.default_rng(seed)
-    drawn = np.empty(samples)
+    drawn, total, weights = np.empty(samples), difference.sum(0), weight.sum(0)
     for i in range(samples):
         pick = rng.integers(0, n, n)
-        drawn[i] = 100 * difference[:, pick].sum() / weight[:, pick].sum()
+        drawn[i] = 100 * total[pick].sum() / weights[pick].sum()
     low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975)))
     if low > claim.margin and min(seeds) > claim.margin:
         verdict = "holds"

@@ -144,7 +144,7 @@ def lsp(profile: str) -> list[Run]:
     """
     sizes = {  # image side, depth, width, upsampling width, steps, batch, lr, seeds
         "smoke": (64, 10, 4, 8, 4, 4, 1e-3, (0,)),
-        "cpu": (96, 18, 32, 64, 6000, 32, 3e-3, (0, 1, 2)),
+        "cpu": (96, 18, 32, 64, 4500, 32, 3e-3, (0, 1, 2)),
         "gpu": (160, 50, 64, 256, 12000, 64, 1e-3, (0, 1, 2)),
     }
     if profile not in sizes:

@@ -33,7 +33,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(64, 64, 32, depth=10, width=4, deconv=8, steps=6, batch=8, lr=5e-3, seeds=(0,)),
-    "cpu": Scale(64, 8192, 2048, depth=18, width=16, deconv=64, steps=1500, batch=32, lr=5e-3, seeds=(0, 1, 2)),
+    "cpu": Scale(64, 8192, 2048, depth=18, width=16, deconv=64, steps=2000, batch=32, lr=5e-3, seeds=(0, 1, 2)),
     "gpu": Scale(128, 32768, 4096, depth=18, width=64, deconv=256, steps=2500, batch=128, lr=2e-3, seeds=(0, 1, 2)),
 }
 

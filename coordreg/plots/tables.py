@@ -27,13 +27,14 @@ class Table:
         return "\n".join([*([self.caption] if self.caption else []), lines[0], rule, *lines[1:]])
 
     def _repr_html_(self) -> str:
-        def cell(text: str, tag: str, first: bool) -> str:
+        def cell(text: str, tag: str, first: bool, head: bool = False) -> str:
             align = "left" if first else "right"
             faint = ' class="not-run"' if text == MISSING else ""
             tone = ";opacity:.6;font-style:italic" if text == MISSING else ""
-            return f'<{tag}{faint} style="text-align:{align}{tone}">{html.escape(text)}</{tag}>'
+            wrap = "" if head else ";white-space:nowrap"
+            return f'<{tag}{faint} style="text-align:{align}{wrap}{tone}">{html.escape(text)}</{tag}>'
 
-        head = "".join(cell(text, "th", i == 0) for i, text in enumerate(self.head))
+        head = "".join(cell(text, "th", i == 0, head=True) for i, text in enumerate(self.head))
         body = "".join(
             "<tr>" + "".join(cell(text, "th" if i == 0 else "td", i == 0) for i, text in enumerate(row)) + "</tr>"
             for row in self.rows
