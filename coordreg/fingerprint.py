@@ -60,6 +60,7 @@ def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
+@cache
 def _is_module(name: str) -> bool:
     path = Path(__file__).parent.parent / Path(*name.split("."))
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
@@ -87,6 +88,13 @@ def _edges(module: str, node: ast.stmt) -> Iterable[tuple[str, str]]:
                     yield f"{target.module}.{original}", part.attr
         elif isinstance(part, ast.ImportFrom) and (part.module or "").split(".")[0] == PACKAGE:  # inside a function
             yield from ((part.module or "", alias.name) for alias in part.names)
+
+
+@cache
+def _definition(module: str, name: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Hash of a definition, and what it mentions."""
+    node = _module(module)[name]
+    return hashlib.sha256(_dump(node).encode()).hexdigest()[:8], tuple(dict.fromkeys(_edges(module, node)))
 
 
 def roots(value: Any) -> set[tuple[str, str]]:
@@ -122,8 +130,8 @@ def fingerprint(*values: Any) -> dict[str, str]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:  # re-exported
             queue.append((node.module or "", next(a.name for a in node.names if (a.asname or a.name) == name)))
             continue
-        seen[module, name] = hashlib.sha256(_dump(node).encode()).hexdigest()[:8]
-        queue.extend(_edges(module, node))
+        seen[module, name], edges = _definition(module, name)
+        queue.extend(edges)
     return {f"{module}.{name}": value for (module, name), value in sorted(seen.items())}
 
 

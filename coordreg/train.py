@@ -176,17 +176,17 @@ def fit(
     estimator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     make = OPTIMISERS[training.optimiser]
     optimiser = make(estimator.parameters(), lr=training.lr, weight_decay=training.weight_decay)  # type: ignore[call-arg]
+    model, opt = fabric.setup(estimator, optimiser, _reapply_compile=False)
     start, losses = 0, []
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and checkpoint.exists():  # after setup: the optimiser's state goes where the weights are
         state = load_checkpoint(checkpoint, config)
         try:
             estimator.load_state_dict(state["model"])
-            optimiser.load_state_dict(state["optimiser"])
+            opt.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CheckpointError(f"{checkpoint}: of another network ({reason}); choose another path") from error
         start, losses = state["step"], state["losses"]
-    model, opt = fabric.setup(estimator, optimiser, _reapply_compile=False)
     model.mark_forward_method("loss")
     data = data.to(fabric.device)
     model.train()

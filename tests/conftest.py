@@ -4,9 +4,10 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
-install_import_hook("coordreg", "beartype.beartype")
+# an int is a float, as PEP 484 has it
+install_import_hook("coordreg", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import matplotlib  # noqa: E402
 import pytest  # noqa: E402

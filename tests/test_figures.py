@@ -339,6 +339,11 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_poses_from_a_bare_function_are_not_cached(tmp_path):
+    Figures(count=2, size=24, poses=lambda dice: Actions(("sit",))(dice)).open(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_default_cache_follows_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     Figures(count=2, size=24).open()

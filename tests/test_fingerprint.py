@@ -29,10 +29,11 @@ Edit = Callable[[str, str, str], None]
 
 def forget() -> None:
     """Files are read once; have them read again."""
-    function: Any = code._module
-    while not hasattr(function, "cache_clear"):
-        function = function.__wrapped__
-    function.cache_clear()
+    for cached in (code._module, code._is_module, code._definition):
+        function: Any = cached
+        while not hasattr(function, "cache_clear"):
+            function = function.__wrapped__
+        function.cache_clear()
 
 
 @pytest.fixture

@@ -98,7 +98,8 @@ def test_a_failing_cell_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_parameters_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "heatmap.md").write_text(
         "---\njupytext:\n  text_representation:\n    extension: .md\n    format_name: myst\nkernelspec:\n"
-        "  name: python3\n  display_name: Python 3\n---\n\n```{code-cell} ipython3\n:tags: [parameters]\nprofil = 1\n```\n"
+        "  name: python3\n  display_name: Python 3\n---\n\n"
+        "```{code-cell} ipython3\n:tags: [parameters]\nprofil = 1\n```\n"
     )
     monkeypatch.setattr("coordreg.rerun.notebooks_folder", lambda: tmp_path)
     with pytest.raises(ValueError, match=r"profil.*expected.*device.*profile.*seed"):

@@ -6,7 +6,7 @@ A person in a random pose stands in a random place before a perspective camera. 
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,7 +96,7 @@ class Figures:
     height: range of the person's longer side as a share of the frame. shift: the person's middle lies within +-shift
     of the frame's (share of the frame), as far as the person stays inside. offset: (x, y) moves that range; with a
     small height it keeps people in one half. back: share of back views. poses: where poses come from, see
-    `poses.Actions`. augment: what `open` puts into the store.
+    `poses.Actions` (only poses from a frozen dataclass are cached). augment: what `open` puts into the store.
     """
 
     split: str = "train"
@@ -308,11 +308,14 @@ class Figures:
         cache: a folder; the default is coordreg/ under $XDG_CACHE_HOME or ~/.cache. device: where to draw and deliver.
         """
         device = torch.device(device or "cpu")
-        path = (Path(cache) if cache is not None else cache_file.folder()) / f"figures-{self.key()}.npz"
-        arrays = cache_file.load(path, COLUMNS, self.count)
+        path = (Path(cache) if cache is not None else cache_file.folder()) / f"figures-{self.key()}-{device.type}.npz"
+        # a bare function has no description that would tell it from another one: draw, and keep nothing
+        kept = is_dataclass(self.poses)
+        arrays = cache_file.load(path, COLUMNS, self.count) if kept else None
         if arrays is None:
             arrays = self._draw(device)
-            cache_file.save(path, arrays)
+            if kept:
+                cache_file.save(path, arrays)
         t = {k: torch.from_numpy(v).to(device) for k, v in arrays.items()}
         wanted = self.skeleton if isinstance(self.skeleton, Skeleton) else skeleton(self.skeleton)
         augment = None if self.augment is None else self.augment.bind(wanted.pairs, self.size)

@@ -185,7 +185,7 @@ def _candidates(solids: Solids, view: View, ends: Tensor, size: int) -> tuple[Te
     B, K = solids.alive.shape
     zoom = view.focal.view(-1, 1, 1) * size / 2
     uv = (view.project(ends.flatten(1, 2)).view(B, K, 2, 2) + 1) * size / 2 - 0.5
-    half = zoom * solids.reach.unsqueeze(-1) / ends[..., 2].clamp_min(0.2) * 1.04
+    half = zoom * solids.reach.unsqueeze(-1) / ends[..., 2].clamp_min(0.2) * 1.05 + 0.15
     low, high = (uv - half.unsqueeze(-1)).amin(2), (uv + half.unsqueeze(-1)).amax(2)
     # a box is centred: the corners bound it more tightly than the sphere around them
     reach = (
