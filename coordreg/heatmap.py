@@ -238,7 +238,7 @@ class Argmax:
 
 @dataclass(frozen=True)
 class QuarterSign:
-    """A quarter cell along each axis, towards the larger neighbour, equation (2.9): the rule of the published codes.
+    """A quarter cell along each axis, towards the larger neighbour, equation (2.10): the rule of the published codes.
 
     border: "inside" moves along an axis wherever both neighbours exist. "published" is HRNet's guard: no move at all
     unless 1 < x < W - 1 and 1 < y < H - 1, so that cells 0, 1 and the last stay put in both axes.
@@ -267,7 +267,7 @@ class QuarterSign:
 
 @dataclass(frozen=True)
 class QuarterSecond:
-    """A quarter cell along the straight line to the second largest value, equation (2.8): the rule the papers print.
+    """A quarter cell along the straight line to the second largest value, equation (2.9): the rule the papers print.
 
     The second maximum is sought in the whole map, wherever it lies; of equal values the first in row-major order.
     """
