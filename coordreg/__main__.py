@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from coordreg import experiments, ledger, records
+from coordreg import experiments, ledger, records, running
 from coordreg import rerun as reruns
 from coordreg.data.commands import data_app
 
@@ -23,6 +23,7 @@ def run(
     workers: Annotated[int, typer.Option(help="runs side by side, one thread each")] = 1,
     only: Annotated[str, typer.Option(help="only runs with this label")] = "",
     seed: Annotated[int | None, typer.Option(help="only this seed")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="train again what is stale")] = False,
 ) -> None:
     """Train what is missing of an experiment and write its records."""
     if experiment == "list":
@@ -33,7 +34,7 @@ def run(
     if not wanted:
         labels = dict.fromkeys(r.label for r in experiments.runs(experiment, profile))
         raise ValueError(f"run: nothing matches --only {only!r} --seed {seed}; labels are {', '.join(labels)}")
-    for run_, record in zip(wanted, records.run_all(wanted, profile, workers=workers), strict=True):
+    for run_, record in zip(wanted, running.run_all(wanted, profile, workers=workers, refresh=refresh), strict=True):
         first = record.reading(run_.readings[0].name)
         shown = ", ".join(f"{t}: {v:.1f}" for t, v in first["at"].items())
         typer.echo(f"{run_.label:14s} seed {run_.seed}  PCK at {shown}, AUC {first['auc']:.1f}  {record.path.name}")
@@ -52,7 +53,7 @@ def train(
     if not wanted:
         labels = dict.fromkeys(r.label for r in every)
         raise ValueError(f"train: no network {label!r} with seed {seed}; labels are {', '.join(labels)}")
-    record = records.execute(wanted[0], profile, checkpoint_needed=True)
+    record = running.execute(wanted[0], profile, checkpoint_needed=True)
     typer.echo(f"record      {record.path}")
     typer.echo(f"checkpoint  {records.checkpoint_of(wanted[0], profile)}")
 

@@ -22,7 +22,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("method", "backbones", "data", "metrics", "plots"),
     ("baseline", "heatmap", "cascade", "dsnt", "integral", "dark", "rle", "poseur", "endtoend"),
     ("train", "fingerprint"),
-    ("records",),
+    ("records", "running"),
     ("experiments",),
     ("papers", "verdicts", "ledger", "rerun", "predict"),
     ("__main__",),

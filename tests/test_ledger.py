@@ -174,14 +174,14 @@ def write(run: Run, profile: str, level: float | None = None, test: str = "t", *
         "config": run.config,
         "readings": {r.name: {"at": {"0.5": 100 * level, "0.1": 0.0}, "auc": 50 * level} for r in run.readings},
         "data": {"test": test, "test_images": N},
-        "code": fingerprint(*records._roots(run)),
+        "code": fingerprint(*records.reached(run)),
         **changes,
     }
     arrays = {f"{r.name}/0.5": np.full(N, level, np.float16) for r in run.readings}
     arrays |= {f"{r.name}/count": np.full(N, 14, np.int8) for r in run.readings}
     np.savez_compressed(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
     data["arrays"] = hashlib.sha256(path.with_suffix(".npz").read_bytes()).hexdigest()
-    data["sum"] = records._checksum(data)
+    data["sum"] = records.checksum(data)
     path.write_text(json.dumps(data))
     return path
 
@@ -319,7 +319,7 @@ def test_stale_records_are_listed(world: Callable[[str], Entry], capsys: pytest.
     ledger.show(stale=True)
     assert "No record is stale" in capsys.readouterr().out
     run = fake_runs("cpu")[0]
-    code = {**fingerprint(*records._roots(run)), "coordreg.train.fit": "00000000"}
+    code = {**fingerprint(*records.reached(run)), "coordreg.train.fit": "00000000"}
     write(run, "cpu", code=code)
     assert world("dsnt-fig6").stale == ("coordreg.train.fit",)
     assert world("dsnt-fig6").status == "reproduced"

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from coordreg.experiments import runs
-from coordreg.records import PROFILES, Record, complete, run_all
+from coordreg.records import PROFILES, Record, complete
+from coordreg.running import run_all
 
 #: What readers see, from the best to the cheapest; smoke runs are tests and are never published.
 PUBLISHED = ("paper", "gpu", "cpu")

@@ -1,0 +1,303 @@
+"""Executing runs: train, measure, write the record; one after the other or several side by side."""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from coordreg.coords import Points
+from coordreg.data.store import Store
+from coordreg.fingerprint import fingerprint
+from coordreg.metrics.pck import image_distances, pck
+from coordreg.metrics.scoring import Scores, score
+from coordreg.records import (
+    FORMAT,
+    Reading,
+    Record,
+    RecordError,
+    Run,
+    check_profile,
+    checkpoint_of,
+    checksum,
+    find,
+    load,
+    path_of,
+    reached,
+    root,
+)
+from coordreg.spec import describe
+from coordreg.train import CheckpointError, atomic, fit, load_checkpoint, predict
+
+
+def execute(
+    run: Run,
+    profile: str,
+    *,
+    progress: bool = True,
+    fabric: Fabric | None = None,
+    every: int = 200,
+    checkpoint_needed: bool = False,
+    refresh: bool = False,
+) -> Record:
+    """Train one run (or resume it), measure it and write its record; returns it at once if it is there already.
+
+    Two processes may be asked for the same run: the second waits for the first and reads its record.
+    checkpoint_needed: train again where the record is there but the weights are not. refresh: train again where the
+    code has changed since.
+    """
+    check_profile(profile)
+    path, checkpoint = path_of(run, profile), checkpoint_of(run, profile)
+    _commit()  # of the code as it was loaded, not as it may be when the run ends
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(checkpoint.with_suffix(".lock")):
+        found = find(run, profile)
+        wanted = (checkpoint_needed and not checkpoint.exists()) or (refresh and found is not None and found.stale)
+        if found is not None and not wanted:
+            return found
+        fabric = fabric or Fabric(accelerator=os.environ.get("COORDREG_DEVICE", "auto"), devices=1)
+        train, test = run.train.open(), run.test.open()
+        torch.manual_seed(run.seed)
+        estimator = run.estimator.build()
+        before = (time.perf_counter(), time.process_time())
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        code = fingerprint(*reached(run))
+        config = json.dumps({**run.config, "code": code}, sort_keys=True)
+        resumed = _usable(checkpoint, config)
+        losses = fit(
+            estimator, train, run.training, run.seed,
+            fabric=fabric, checkpoint=checkpoint, every=every, config=config, progress=progress,
+            validate=_glance(run, test) if progress else None,
+        )  # fmt: skip
+        wall, cpu = time.perf_counter() - before[0], time.process_time() - before[1]
+        scores = {reading.name: read(estimator, run, reading, test) for reading in run.readings}
+        seen = run.training.steps * run.training.batch
+        data: dict[str, Any] = {
+            "format": FORMAT,
+            "key": run.key,
+            "label": run.label,
+            "profile": profile,
+            "config": run.config,
+            "readings": {
+                r.name: {"decoder": describe(r.decoder), "flip": r.flip, **scores[r.name].summary()}
+                for r in run.readings
+            },
+            "loss": [round(float(np.mean(part)), 6) for part in np.array_split(losses, min(100, len(losses)))],
+            "images_seen": seen,
+            "resumed": resumed,  # the times below then cover the last part only
+            "wall_s": round(wall, 1),
+            "cpu_s": round(cpu, 1),
+            "images_per_s": None if resumed else round(seen / wall, 1),
+            "peak_memory_mb": _peak_memory(),
+            "data": {"train": train.fingerprint, "test": test.fingerprint, "test_images": len(test)},
+            "code": code,
+            "made": made(fabric),
+        }
+        arrays = {f"{n}/{k}": v for n, s in scores.items() for k, v in s.images().items()}
+        arrays |= _kept(estimator, run, test, scores)
+        old = load(path, run) if path.exists() else None
+        if old is not None and old["code"] == code:  # the same weights were read in other ways before
+            data["readings"] = {**old["readings"], **data["readings"]}
+            data |= {k: old[k] for k in ("resumed", "wall_s", "cpu_s", "images_per_s", "peak_memory_mb")}
+            arrays = {**old.arrays(), **arrays}
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+        data["arrays"] = hashlib.sha256(packed.getvalue()).hexdigest()
+        data["sum"] = checksum(data)
+        with atomic(path.with_suffix(".npz")) as part:
+            part.write_bytes(packed.getvalue())
+        with atomic(path) as part:
+            part.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+        return load(path, run)
+
+
+def _glance(run: Run, test: Store) -> Callable[[Any], float]:
+    """PCK on a few test images, for the progress bar only."""
+    few = test.batch(torch.arange(min(128, len(test))))
+
+    def value(estimator: Any) -> float:
+        points: Points = estimator.predict(few.images.to(next(estimator.parameters()).device))
+        distances = image_distances(Points(points.coords.cpu(), points.score.cpu()), few)
+        return float(pck(distances, run.scoring.at[0], run.scoring.exclude).mean)
+
+    return value
+
+
+def _usable(checkpoint: Path, config: str) -> bool:
+    """Is there a checkpoint of this very configuration and code? One of an older code is removed."""
+    if not checkpoint.exists():
+        return False
+    try:
+        load_checkpoint(checkpoint, config)
+    except CheckpointError:
+        checkpoint.unlink()
+        return False
+    return True
+
+
+@torch.no_grad()
+def _kept(estimator: Any, run: Run, test: Store, scores: dict[str, Scores]) -> dict[str, NDArray[Any]]:
+    """The network's output for the first `keep` test images, and the points of up to 1,024 by the first reading."""
+    if not run.keep:
+        return {}
+    device = next(estimator.parameters()).device
+    estimator.eval()
+    output = estimator(test.batch(torch.arange(min(run.keep, len(test)))).images.to(device))
+    points = scores[run.readings[0].name].points
+    return {
+        "output": output.cpu().half().numpy(),
+        "points": points[:1024].half().numpy() if points is not None else np.empty(0, np.float16),
+    }
+
+
+def read(estimator: Any, run: Run, reading: Reading, test: Store) -> Scores:
+    """Measure a trained network under one reading."""
+    method = estimator.method
+    wanted = {} if reading.decoder is None else {"decoder": reading.decoder}
+    if reading.flip != "none":
+        wanted["flip_shift"] = reading.flip == "shift"
+    own = {name: getattr(method, name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            setattr(method, name, value)
+        points: Points = predict(estimator, test, flip=test.pairs if reading.flip != "none" else None)
+    finally:
+        for name, value in own.items():
+            setattr(method, name, value)
+    return score(points, test, run.scoring)
+
+
+def run_all(
+    runs: Sequence[Run],
+    profile: str,
+    *,
+    workers: int = 1,
+    progress: bool = True,
+    report: Callable[[str], None] = print,
+    refresh: bool = False,
+) -> list[Record]:
+    """Records of all runs in order, training only what is missing; `workers` runs side by side, one thread each.
+
+    refresh: what is stale counts as missing.
+    """
+    check_profile(profile)
+    missing = [run for run in _wanted(runs) if _lacks(run, profile, refresh)]
+    if workers <= 1 or len(missing) <= 1:
+        for i, run in enumerate(missing):
+            report(f"[{i + 1}/{len(missing)}] {run.label}, seed {run.seed} ({run.key})")
+            execute(run, profile, progress=progress, refresh=refresh)
+    else:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+            jobs = {pool.submit(_execute_key, run, profile, refresh): run for run in missing}
+            for done in tqdm(as_completed(jobs), total=len(jobs), unit="run", disable=not progress):
+                run = jobs[done]
+                done.result()
+                report(f"{run.label}, seed {run.seed} ({run.key}) done")
+    return [_found(run, profile) for run in runs]
+
+
+def _wanted(runs: Sequence[Run]) -> list[Run]:
+    """One run a key, with the readings of all runs that share it."""
+    by_key: dict[str, Run] = {}
+    for run in runs:
+        old = by_key.get(run.key)
+        names = {r.name for r in old.readings} if old else set()
+        extra = tuple(r for r in run.readings if r.name not in names)
+        keep = max(run.keep, old.keep) if old else run.keep
+        by_key[run.key] = replace(old, readings=old.readings + extra, keep=keep) if old else run
+    return list(by_key.values())
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _execute_key(run: Run, profile: str, refresh: bool) -> None:
+    execute(run, profile, progress=False, refresh=refresh)
+
+
+def _lacks(run: Run, profile: str, refresh: bool) -> bool:
+    record = find(run, profile)
+    return record is None or (refresh and bool(record.stale))
+
+
+def _found(run: Run, profile: str) -> Record:
+    record = find(run, profile)
+    if record is None:
+        raise RecordError(f"{run.label}, seed {run.seed}: no record under {root() / profile} after its run")
+    return record
+
+
+# -- provenance -------------------------------------------------------------------------------------------------------
+
+
+def made(fabric: Fabric) -> dict[str, Any]:
+    """Where and with what a record is made. `interpreter` is "project" inside the checkout's .venv, else "own"."""
+    here = Path(__file__).parent.parent
+    own = Path(sys.prefix).resolve() != (here / ".venv").resolve()
+    return {
+        "device": _device(fabric),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "interpreter": "own" if own else "project",
+        "versions": {name: _version(name) for name in ("torch", "torchvision", "lightning", "numpy", "coordreg")},
+        "commit": _commit(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "source"
+
+
+def _device(fabric: Fabric) -> str:
+    if fabric.device.type == "cuda":
+        return torch.cuda.get_device_name(fabric.device)
+    model = ""
+    if Path("/proc/cpuinfo").exists():
+        lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].split(":", 1)[1].strip() if lines else ""
+    return f"cpu, {model or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+@cache
+def _commit() -> str:
+    """The commit the code came from; "+changes" if tracked code differs from it; "unknown" outside git."""
+    try:
+        here = Path(__file__).parent.parent
+        git = ["git", "-C", str(here)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "coordreg"], check=False).returncode != 0
+        return head[:12] + ("+changes" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _peak_memory() -> float:
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
