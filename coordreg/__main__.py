@@ -62,19 +62,22 @@ def train(
 def predict(
     images: list[Path],
     checkpoint: Annotated[Path, typer.Option(help="written by `train` or `run`")],
-    out: Annotated[Path, typer.Option(help="folder for NAME.json and NAME.png")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="folder for NAME-joints.json and NAME-joints.png")] = Path("predictions"),
     box: Annotated[str, typer.Option(help="x,y,width,height of the person in pixels; the whole image by default")] = "",
     flip: Annotated[bool, typer.Option(help="average with the mirrored image")] = True,
 ) -> None:
     """Predict joints in pictures: one JSON file and one overlay picture each."""
     from coordreg.predict import load_predictor, predict_files
 
-    parts = [float(v) for v in box.split(",")] if box else []
+    try:
+        parts = [float(v) for v in box.split(",")] if box else []
+    except ValueError:
+        parts = [0.0]
     if len(parts) not in (0, 4):
-        raise ValueError(f"predict: got --box {box!r}, expected four numbers x,y,width,height")
+        raise ValueError(f"predict: got --box {box!r}, expected four numbers x,y,width,height in pixels")
     rectangle = (parts[0], parts[1], parts[2], parts[3]) if parts else None
     for result in predict_files(load_predictor(checkpoint), images, out, box=rectangle, flip=flip):
-        typer.echo(f"{result['image']}: {out / Path(result['image']).stem}.json and .png")
+        typer.echo(f"{result['image']}: {out / Path(result['image']).stem}-joints.json and -joints.png")
 
 
 @app.command("ledger")
@@ -106,7 +109,7 @@ def main() -> None:
     """The command line, with mistakes of use told in one line instead of a traceback."""
     try:
         app()
-    except (ValueError, FileNotFoundError, ArithmeticError) as error:
+    except (ValueError, OSError, ArithmeticError) as error:
         typer.echo(f"coordreg: {error}", err=True)
         sys.exit(2)
 

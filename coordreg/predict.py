@@ -1,6 +1,7 @@
 """Predict joints in pictures of the reader's own, from a checkpoint that a run has left."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Predictor:
         """
         height, width = image.shape[-2:]
         x, y, w, h = box or (-0.5, -0.5, float(width), float(height))
-        if w <= 0 or h <= 0:
+        if not (w > 0 and h > 0 and all(map(math.isfinite, (x, y, w, h)))):
             raise ValueError(f"predict: got a box {box} without area, expected (x, y, width, height) in pixels")
         side = max(w, h) * (1.25 if box else 1.0)
         affine = crop_affine(torch.tensor([[x + w / 2, y + h / 2]]), torch.tensor([[side, side]]))
@@ -84,11 +85,13 @@ def predict_files(
     box: tuple[float, float, float, float] | None = None,
     flip: bool = True,
 ) -> list[dict[str, Any]]:
-    """Predict each image; writes `<name>.json` and the overlay `<name>.png` into `out` and returns the JSON objects."""
+    """Predict each image; writes `<name>-joints.json` and `<name>-joints.png` into `out`, returns the JSON objects."""
     import matplotlib.pyplot as plt
 
     from coordreg import plots
 
+    if len({path.stem for path in images}) < len(images):
+        raise ValueError("predict: two of the images have the same name; give them two --out folders, one call each")
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for path in images:
@@ -102,12 +105,12 @@ def predict_files(
             "unit": "index pixels: the centre of the first pixel is 0",
             "joints": {name: {"x": round(x, 2), "y": round(y, 2), "score": round(s, 4)} for name, (x, y), s in joints},
         }
-        (out / f"{path.stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (out / f"{path.stem}-joints.json").write_text(json.dumps(result, indent=1) + "\n")
         figure, ax = plt.subplots(figsize=(6, 6 * image.shape[-2] / image.shape[-1]))
         ax.imshow(image.permute(1, 2, 0).numpy())
         ax.set_axis_off()
         plots.skeleton(ax, points.numpy(), predictor.skeleton)
-        figure.savefig(out / f"{path.stem}.png", bbox_inches="tight", dpi=150)
+        figure.savefig(out / f"{path.stem}-joints.png", bbox_inches="tight", dpi=150)
         plt.close(figure)
         found.append(result)
     return found

@@ -126,7 +126,10 @@ class Record:
         """Definitions of the library that have changed since the run (empty if none has)."""
         if self.run is None:
             return []
-        return changed(self.data["code"], *reached(self.run))
+        found = changed(self.data["code"], *reached(self.run))
+        for reading in self.run.readings:
+            found += changed(self.data["readings"][reading.name]["code"], reading.decoder)
+        return sorted(set(found))
 
 
 def reached(run: Run) -> list[Any]:
@@ -140,6 +143,14 @@ def root() -> Path:
         return Path(os.environ["COORDREG_RESULTS"])
     beside = Path(__file__).parent.parent / "results"
     return beside if beside.is_dir() else Path("results")
+
+
+def runs_root() -> Path:
+    """The folder of checkpoints: $COORDREG_RUNS, else `runs` beside the library, else in the working folder."""
+    if "COORDREG_RUNS" in os.environ:
+        return Path(os.environ["COORDREG_RUNS"])
+    beside = Path(__file__).parent.parent
+    return beside / "runs" if (beside / "results").is_dir() else Path("runs")
 
 
 def path_of(run: Run, profile: str) -> Path:
@@ -181,13 +192,20 @@ def find(run: Run, profile: str) -> Record | None:
     if not path.exists():
         return None
     record = load(path, run)
-    whole = all(r.name in record["readings"] for r in run.readings) and (not run.keep or record.keeps)
-    return record if whole else None
+    if not all(_same(record["readings"].get(r.name), r) for r in run.readings):
+        return None
+    return record if not run.keep or record.keeps else None
+
+
+def _same(found: dict[str, Any] | None, reading: Reading) -> bool:
+    """Was this measured by this reading, and not by another of its name?"""
+    wanted = (describe(reading.decoder), reading.flip)
+    return found is not None and "code" in found and (found["decoder"], found["flip"]) == wanted
 
 
 def checkpoint_of(run: Run, profile: str) -> Path:
-    """Where a run's weights lie: under $COORDREG_RUNS or `runs`, which git ignores."""
-    return Path(os.environ.get("COORDREG_RUNS", "runs")) / profile / f"{run.key}.pt"
+    """Where a run's weights lie: in a folder that git ignores."""
+    return runs_root() / profile / f"{run.key}.pt"
 
 
 def complete(runs: Sequence[Run], profile: str) -> bool:

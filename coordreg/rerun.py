@@ -41,13 +41,17 @@ def available() -> list[str]:
     return [c for c in CHAPTERS if (notebooks_folder() / f"{c}.md").exists()]
 
 
+def _check(chapter: str) -> None:
+    if chapter not in available():
+        raise ValueError(f"chapter: got {chapter!r}, expected one of {', '.join(available())}, or all")
+
+
 def convert(chapter: str, out: Path) -> Path:
     """The chapter's text as a notebook file. ValueError if its parameters cell is missing or names other parameters."""
     import jupytext
     import nbformat
 
-    if chapter not in available():
-        raise ValueError(f"chapter: got {chapter!r}, expected one of {', '.join(available())}, or all")
+    _check(chapter)
     notebook = jupytext.read(notebooks_folder() / f"{chapter}.md")
     cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     names = {line.split("=")[0].split(":")[0].strip() for c in cells for line in c.source.splitlines() if "=" in line}
@@ -96,7 +100,10 @@ def run_chapter(chapter: str, profile: str, out: Path, *, seed: int = 0, device:
     command += ["-p", "profile", profile, "-p", "device", device, "-p", "seed", str(seed)]
     here = str(Path(__file__).parent.parent)
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "COORDREG_DEVICE": device}
+    environment = {**os.environ, "PYTHONPATH": path, "COORDREG_DEVICE": device, "JUPYTER_PREFER_ENV_PATH": "1"}
+    if "COORDREG_LSP" not in environment and Path("data/lsp.npz").is_file():  # the kernel works in another folder
+        environment["COORDREG_LSP"] = str(Path("data/lsp.npz").resolve())
+    target.unlink(missing_ok=True)
     if gpu:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
     start = time.perf_counter()
@@ -112,6 +119,8 @@ def run_chapter(chapter: str, profile: str, out: Path, *, seed: int = 0, device:
 def rerun(chapters: Sequence[str], profile: str, out: Path, *, seed: int = 0) -> list[Outcome]:
     """Execute chapters, one at a time on each GPU, or one after the other on the CPU; prints a line as each ends."""
     check_profile(profile)
+    for chapter in chapters:
+        _check(chapter)
     gpus = [str(i) for i in range(torch.cuda.device_count())]
     free: Queue[str] = Queue()
     for gpu in gpus or [""]:

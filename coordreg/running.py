@@ -1,5 +1,6 @@
 """Executing runs: train, measure, write the record; one after the other or several side by side."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import resource
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -67,7 +69,8 @@ def execute(
     """
     check_profile(profile)
     path, checkpoint = path_of(run, profile), checkpoint_of(run, profile)
-    _commit()  # of the code as it was loaded, not as it may be when the run ends
+    _commit()  # this and the fingerprint: of the code as it was loaded, not as it may be when the run ends
+    code = fingerprint(*reached(run))
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(checkpoint.with_suffix(".lock")):
         found = find(run, profile)
@@ -81,7 +84,6 @@ def execute(
         before = (time.perf_counter(), time.process_time())
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        code = fingerprint(*reached(run))
         config = json.dumps({**run.config, "code": code}, sort_keys=True)
         resumed = _usable(checkpoint, config)
         losses = fit(
@@ -90,6 +92,8 @@ def execute(
             validate=_glance(run, test) if progress else None,
         )  # fmt: skip
         wall, cpu = time.perf_counter() - before[0], time.process_time() - before[1]
+        if found is not None and not found.stale:  # the weights were wanted; the record stays as it is
+            return found
         scores = {reading.name: read(estimator, run, reading, test) for reading in run.readings}
         seen = run.training.steps * run.training.batch
         data: dict[str, Any] = {
@@ -99,7 +103,12 @@ def execute(
             "profile": profile,
             "config": run.config,
             "readings": {
-                r.name: {"decoder": describe(r.decoder), "flip": r.flip, **scores[r.name].summary()}
+                r.name: {
+                    "decoder": describe(r.decoder),
+                    "flip": r.flip,
+                    "code": fingerprint(r.decoder),
+                    **scores[r.name].summary(),
+                }
                 for r in run.readings
             },
             "loss": [round(float(np.mean(part)), 6) for part in np.array_split(losses, min(100, len(losses)))],
@@ -108,7 +117,7 @@ def execute(
             "wall_s": round(wall, 1),
             "cpu_s": round(cpu, 1),
             "images_per_s": None if resumed else round(seen / wall, 1),
-            "peak_memory_mb": _peak_memory(),
+            "peak_memory_mb": _peak_memory(fabric.device),
             "data": {"train": train.fingerprint, "test": test.fingerprint, "test_images": len(test)},
             "code": code,
             "made": made(fabric),
@@ -116,10 +125,13 @@ def execute(
         arrays = {f"{n}/{k}": v for n, s in scores.items() for k, v in s.images().items()}
         arrays |= _kept(estimator, run, test, scores)
         old = load(path, run) if path.exists() else None
-        if old is not None and old["code"] == code:  # the same weights were read in other ways before
+        if old is not None and all(
+            old[k] == data[k] for k in ("code", "loss", "data")
+        ):  # the same weights, read before
             data["readings"] = {**old["readings"], **data["readings"]}
             data |= {k: old[k] for k in ("resumed", "wall_s", "cpu_s", "images_per_s", "peak_memory_mb")}
-            arrays = {**old.arrays(), **arrays}
+            with contextlib.suppress(RecordError):  # a kill fell between the two files
+                arrays = {**old.arrays(), **arrays}
         packed = io.BytesIO()
         np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
         data["arrays"] = hashlib.sha256(packed.getvalue()).hexdigest()
@@ -149,7 +161,8 @@ def _usable(checkpoint: Path, config: str) -> bool:
         return False
     try:
         load_checkpoint(checkpoint, config)
-    except CheckpointError:
+    except CheckpointError as error:
+        warnings.warn(f"starting afresh: {error}", stacklevel=2)
         checkpoint.unlink()
         return False
     return True
@@ -176,6 +189,12 @@ def read(estimator: Any, run: Run, reading: Reading, test: Store) -> Scores:
     wanted = {} if reading.decoder is None else {"decoder": reading.decoder}
     if reading.flip != "none":
         wanted["flip_shift"] = reading.flip == "shift"
+    missing = [name for name in wanted if not hasattr(method, name)]
+    if missing:
+        raise ValueError(
+            f"reading {reading.name!r}: {type(method).__name__} has no {' and no '.join(missing)} to exchange; "
+            'give such a run Reading("method")'
+        )
     own = {name: getattr(method, name) for name in wanted}
     try:
         for name, value in wanted.items():
@@ -208,12 +227,15 @@ def run_all(
             execute(run, profile, progress=progress, refresh=refresh)
     else:
         context = get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread, max_tasks_per_child=1) as pool:
             jobs = {pool.submit(_execute_key, run, profile, refresh): run for run in missing}
-            for done in tqdm(as_completed(jobs), total=len(jobs), unit="run", disable=not progress):
-                run = jobs[done]
-                done.result()
-                report(f"{run.label}, seed {run.seed} ({run.key}) done")
+            try:
+                for done in tqdm(as_completed(jobs), total=len(jobs), unit="run", disable=not progress):
+                    done.result()
+                    report(f"{jobs[done].label}, seed {jobs[done].seed} ({jobs[done].key}) done")
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # tell of a failure now, not when all the others have ended
+                raise
     return [_found(run, profile) for run in runs]
 
 
@@ -222,7 +244,12 @@ def _wanted(runs: Sequence[Run]) -> list[Run]:
     by_key: dict[str, Run] = {}
     for run in runs:
         old = by_key.get(run.key)
-        names = {r.name for r in old.readings} if old else set()
+        names = {r.name: r for r in old.readings} if old else {}
+        for r in run.readings:
+            if names.get(r.name, r) != r:
+                raise ValueError(
+                    f"reading {r.name!r} means two things for one network: {names[r.name]} and {r}; rename one of them"
+                )
         extra = tuple(r for r in run.readings if r.name not in names)
         keep = max(run.keep, old.keep) if old else run.keep
         by_key[run.key] = replace(old, readings=old.readings + extra, keep=keep) if old else run
@@ -297,7 +324,7 @@ def _commit() -> str:
         return "unknown"
 
 
-def _peak_memory() -> float:
-    if torch.cuda.is_available():
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)

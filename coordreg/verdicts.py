@@ -7,7 +7,6 @@ row is judged from the records of one profile, the highest that is complete for 
 import difflib
 import importlib
 import pkgutil
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,11 +136,9 @@ class Shelf:
             try:
                 record = find(run, profile)
                 if record is not None:
-                    with np.load(record.path.with_suffix(".npz"), allow_pickle=False) as stored:
-                        self._records[key] = record if stored.files else None
-            except (RecordError, OSError, ValueError, zipfile.BadZipFile) as error:
-                reason = str(error) if isinstance(error, RecordError) else f"metrics by image unreadable ({error})"
-                self.refused[run.key] = f"{profile}/{run.key}: {reason}".replace(f"{root()}/", "")
+                    self._records[key] = record if record.arrays() else None
+            except RecordError as error:
+                self.refused[run.key] = f"{profile}/{run.key}: {error}".replace(f"{root()}/", "")
         return self._records[key]
 
     def of(self, side: Side, profile: str) -> list[Record]:

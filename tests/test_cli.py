@@ -60,13 +60,13 @@ def test_predict_writes_json_and_a_picture(trained: tuple[Path, Path], tmp_path:
     arguments = ["predict", str(tmp_path / "me.png"), "--checkpoint", str(trained[1]), "--out", str(tmp_path / "out")]
     done = _coordreg(*arguments, "--box", "10,10,50,70", folder=trained[0])
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "out" / "me.json").read_text())
+    found = json.loads((tmp_path / "out" / "me-joints.json").read_text())
     assert len(found["joints"]) == 16
     centre, side = (10 + 25, 10 + 35), 1.25 * 70
     for joint in found["joints"].values():
         assert abs(joint["x"] - centre[0]) <= side / 2
         assert abs(joint["y"] - centre[1]) <= side / 2
-    with Image.open(tmp_path / "out" / "me.png") as overlay:
+    with Image.open(tmp_path / "out" / "me-joints.png") as overlay:
         assert min(overlay.size) > 100
 
 

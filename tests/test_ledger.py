@@ -19,7 +19,7 @@ from coordreg.fingerprint import fingerprint
 from coordreg.metrics.scoring import Scoring
 from coordreg.papers import HOW, PAPERS, ROWS, Row
 from coordreg.records import Reading, Run
-from coordreg.spec import spec
+from coordreg.spec import describe, spec
 from coordreg.train import Training
 from coordreg.verdicts import STATUSES, Entry, verdict
 
@@ -172,7 +172,16 @@ def write(run: Run, profile: str, level: float | None = None, test: str = "t", *
         "label": run.label,
         "profile": profile,
         "config": run.config,
-        "readings": {r.name: {"at": {"0.5": 100 * level, "0.1": 0.0}, "auc": 50 * level} for r in run.readings},
+        "readings": {
+            r.name: {
+                "decoder": describe(r.decoder),
+                "flip": r.flip,
+                "code": fingerprint(r.decoder),
+                "at": {"0.5": 100 * level, "0.1": 0.0},
+                "auc": 50 * level,
+            }
+            for r in run.readings
+        },
         "data": {"test": test, "test_images": N},
         "code": fingerprint(*records.reached(run)),
         **changes,
@@ -300,7 +309,7 @@ def test_tampered_record_is_refused_with_its_reason(world: Callable[[str], Entry
     npz.write_bytes(npz.read_bytes()[:50])
     entry = world("dsnt-fig6")
     assert entry.status == "not run"
-    assert f"cpu/{paths[1].stem}: metrics by image unreadable" in entry.note
+    assert f"cpu/{paths[1].stem}.npz: absent or altered" in entry.note
 
 
 def test_records_of_other_test_images_are_not_compared(world: Callable[[str], Entry]) -> None:

@@ -336,3 +336,12 @@ def test_paper_beside_ours() -> None:
 def test_messages(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_table_of_a_frame_writes_numbers_and_gaps_the_same_way_each_time() -> None:
+    frame = pd.DataFrame({"@0.5": [61.25, np.nan], "seeds": ["one", "two"]}, index=pd.Index(["H1", "H2"], name="loss"))
+    shown = plots.table(frame, "PCKh", ".2f")
+    assert shown.head == ("loss", "@0.5", "seeds")
+    assert shown.rows == (("H1", "61.25", "one"), ("H2", "not run", "two"))
+    assert repr(shown) == repr(plots.table(frame, "PCKh", ".2f"))
+    assert "<caption>PCKh</caption>" in shown._repr_html_()

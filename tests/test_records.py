@@ -1,7 +1,7 @@
 """Records: written whole, refused when altered, never trained twice, stale when the code they ran has changed."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,24 @@ from coordreg import running
 from coordreg.baseline import Blind, MeanPose, OnePose
 from coordreg.coords import to_pixels
 from coordreg.experiments import names, runs
+from coordreg.experiments.heatmap import CHOSEN
 from coordreg.experiments.table import results
-from coordreg.heatmap import Argmax
+from coordreg.heatmap import Argmax, QuarterSecond
 from coordreg.method import Estimator
 from coordreg.metrics.scoring import Scoring
-from coordreg.records import Reading, Record, RecordError, Run, find, load, path_of
+from coordreg.records import (
+    PROFILES,
+    Reading,
+    Record,
+    RecordError,
+    Run,
+    checkpoint_of,
+    complete,
+    find,
+    load,
+    path_of,
+    root,
+)
 from coordreg.running import execute, run_all
 from coordreg.spec import describe, spec
 from coordreg.train import Training
@@ -183,17 +196,96 @@ def test_published_takes_the_highest_complete_profile_and_trains_nothing(monkeyp
         nothing.of("16 px")
 
 
-@dataclass(frozen=True)
-class _Missing:
-    def open(self) -> None:
-        raise FileNotFoundError("no pack here; make one with data pack")
-
-
-def test_data_that_are_not_there_read_as_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordreg.data.lsp.find_pack", lambda pack=None: _Missing().open())
+def test_data_that_are_not_there_read_as_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COORDREG_LSP", str(tmp_path / "nothing.npz"))
     found = results("heatmap-lsp", "smoke")
     assert found.profile is None
-    assert "no pack here" in found.caption
+    assert "no pack of photographs" in found.caption
+
+
+def test_a_reading_of_the_same_name_is_not_taken_for_another() -> None:
+    run = replace(_runs()[0], readings=(Reading("x", Argmax()),), keep=0)
+    execute(run, "smoke", progress=False)
+    other = replace(run, readings=(Reading("x", QuarterSecond(), flip="plain"),))
+    assert find(run, "smoke") is not None
+    assert find(other, "smoke") is None
+    with pytest.raises(ValueError, match="'x' means two things"):
+        run_all([run, other], "smoke", progress=False)
+
+
+def test_a_decoder_that_changes_makes_the_record_stale(made: Record) -> None:
+    assert "coordreg.heatmap.Argmax" in made.reading("argmax")["code"]
+    readings = {**made["readings"], "argmax": {**made.reading("argmax"), "code": {"coordreg.heatmap.Argmax": "0"}}}
+    assert "coordreg.heatmap.Argmax" in Record({**made.data, "readings": readings}, made.path, made.run).stale
+
+
+def test_weights_that_are_asked_for_again_leave_the_record_alone(tmp_path: Path) -> None:
+    run = _runs()[0]
+    execute(run, "smoke", progress=False)
+    before = path_of(run, "smoke").read_bytes()
+    checkpoint_of(run, "smoke").unlink()
+    execute(run, "smoke", progress=False, checkpoint_needed=True)
+    assert checkpoint_of(run, "smoke").exists()
+    assert path_of(run, "smoke").read_bytes() == before
+
+
+def test_other_weights_are_never_mixed_into_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = replace(_runs()[0], readings=(Reading("argmax", Argmax()),), keep=0)
+    execute(run, "smoke", progress=False)
+    checkpoint_of(run, "smoke").unlink()
+    real = running.fit
+    monkeypatch.setattr(running, "fit", lambda *a, **k: [v + 1.0 for v in real(*a, **k)])  # as another machine might
+    new = execute(replace(run, readings=(Reading("origin", Argmax(empty="origin")),)), "smoke", progress=False)
+    assert set(new["readings"]) == {"origin"}
+
+
+def test_a_kill_between_the_two_files_of_a_record_is_mended() -> None:
+    run = replace(_runs()[0], readings=(Reading("argmax", Argmax()),), keep=0)
+    record = execute(run, "smoke", progress=False)
+    record.path.with_suffix(".npz").write_bytes(b"of a newer record")
+    with pytest.raises(RecordError, match="absent or altered"):
+        record.arrays()
+    more = replace(run, readings=(*run.readings, Reading("origin", Argmax(empty="origin"))))
+    assert set(execute(more, "smoke", progress=False).images("argmax")) == {"0.5", "0.1", "auc", "count"}
+
+
+def test_a_decoder_for_a_method_without_one_is_refused() -> None:
+    run = replace(runs("heatmap-mean", "smoke")[0], readings=(Reading("argmax", Argmax()),))
+    with pytest.raises(ValueError, match="MeanPose has no decoder to exchange"):
+        execute(run, "smoke", progress=False)
+
+
+COMMITTED = sorted((Path(__file__).parent.parent / "results").glob("*/*.json"))
+
+
+def test_committed_records_are_whole_current_and_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COORDREG_RESULTS")
+    declared = {}
+    for name in names():
+        for profile in PROFILES:
+            try:
+                declared |= {(profile, r.key): r for r in runs(name, profile)}
+            except ValueError:  # the experiment has no such profile
+                continue
+    for path in COMMITTED:
+        run = declared.get((path.parent.name, path.stem))
+        assert run is not None, f"{path.name} belongs to no experiment"
+        record = load(path, run)
+        assert record.arrays()
+        assert record.stale == [], path.name
+        assert "changes" not in record["made"]["commit"], path.name
+    assert sum(p.stat().st_size for p in root().rglob("*")) < 40e6
+
+
+def test_chosen_rates_are_those_the_search_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COORDREG_RESULTS")
+    for profile, chosen in CHOSEN.items():
+        if not complete(runs("heatmap-rates", profile), profile):
+            continue
+        search = results("heatmap-rates", profile)
+        for loss, rate in chosen.items():
+            found = {label: search.mean(label, "argmax", "auc") for label in search.labels if label.startswith(loss)}
+            assert max(found, key=lambda label: found[label]) == f"{loss} {rate:g}", found
 
 
 def test_the_mean_pose_learns_the_mean() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from coordreg.experiments import runs
 from coordreg.records import PROFILES, Record, complete
 from coordreg.running import run_all
+from coordreg.spec import digest
 
 #: What readers see, from the best to the cheapest; smoke runs are tests and are never published.
 PUBLISHED = ("paper", "gpu", "cpu")
@@ -93,15 +94,31 @@ def results(name: str, profile: str = "published", *, workers: int | None = None
             except ValueError:  # the experiment has no such profile
                 continue
             if complete(wanted, candidate):
-                return Results(name, candidate, tuple(run_all(wanted, candidate)))
+                return Results(name, candidate, _one_data_set(run_all(wanted, candidate)))
         return Results(name, None, (), "No profile has all its records.")
     wanted = runs(name, profile)
     workers = workers or int(os.environ.get("COORDREG_WORKERS", "1"))
     try:
         found = run_all(wanted, profile, workers=workers, progress=False, report=_quiet)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
+        if isinstance(error, ValueError) and "no pack of photographs" not in str(error):
+            raise
         return Results(name, None, (), str(error).splitlines()[0])
-    return Results(name, profile, tuple(found))
+    return Results(name, profile, _one_data_set(found))
+
+
+def _one_data_set(records: Sequence[Record]) -> tuple[Record, ...]:
+    """The records, if all that share a configuration of data saw the same data."""
+    for part in ("train", "test"):
+        seen: dict[str, str] = {}
+        for record in records:
+            configured, found = digest(record["config"][part]), record["data"][part]
+            if seen.setdefault(configured, found) != found:
+                raise ValueError(
+                    f"record {record['key']}: its {part} images are not those of the others (another pack?); "
+                    "delete it and run it again"
+                )
+    return tuple(records)
 
 
 def _quiet(_: str) -> None:

@@ -12,7 +12,7 @@ Every function draws on the Axes it is given (None: a new one) and returns it.
 from coordreg.plots.charts import bars_with_points, error_histogram, heat_table, lines_with_band, pck_curve
 from coordreg.plots.look import COLOURS, HEAT, INK, PAPER, SIDES, caption_profile, colour, panels, style
 from coordreg.plots.pictures import heatmap, image_grid, picture, pixel_grid, skeleton
-from coordreg.plots.tables import Table, paper_beside_ours
+from coordreg.plots.tables import Table, paper_beside_ours, table
 
 __all__ = [
     "COLOURS",
@@ -36,4 +36,5 @@ __all__ = [
     "pixel_grid",
     "skeleton",
     "style",
+    "table",
 ]

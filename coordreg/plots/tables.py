@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 MISSING = "not run"
 
 
@@ -41,6 +43,19 @@ class Table:
         )
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return f'<table class="dataframe">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def table(frame: pd.DataFrame, caption: str = "", fmt: str = ".1f") -> Table:
+    """A data frame as a Table: the index names the rows, numbers are written as `fmt` says, NaN as "not run"."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        return MISSING if pd.isna(value) else format(value, fmt)
+
+    head = [" ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in frame.columns]
+    rows = [(str(name), *map(text, row)) for name, row in zip(frame.index, frame.to_numpy(object), strict=True)]
+    return Table((str(frame.index.name or ""), *head), tuple(rows), caption)
 
 
 def paper_beside_ours(rows: Sequence[Mapping[str, Any]], caption: str = "", decimals: int = 1) -> Table:
