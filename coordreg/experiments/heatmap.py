@@ -49,7 +49,7 @@ MEAN_READINGS = (Reading("method"),)
 _MEAN_TRAINING = Training(300, 64, 0.05, schedule=Cosine(warmup=1))
 
 #: Learning rates tried for each of H1, H2, H3 on the validation figures (experiment heatmap-rates), and those chosen.
-RATES = (2.5e-3, 5e-3, 1e-2)
+RATES = (2.5e-3, 5e-3, 1e-2, 2e-2)
 CHOSEN = {"cpu": {"H1": 5e-3, "H2": 5e-3, "H3": 5e-3}}
 
 
@@ -64,7 +64,7 @@ def _mean_pose(joints: int) -> Spec:
 def rates(profile: str) -> list[Run]:
     """The learning-rate search, the same for H1, H2 and H3: one seed of its own, scored on the validation figures.
 
-    python -m coordreg run heatmap-rates --profile cpu; 9 runs of about a minute. Expect broad optima.
+    python -m coordreg run heatmap-rates --profile cpu; 12 runs of about a minute. Expect broad optima.
     """
     return [
         run
