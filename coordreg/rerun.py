@@ -106,9 +106,15 @@ def run_chapter(chapter: str, profile: str, out: Path, *, seed: int = 0, device:
     target.unlink(missing_ok=True)
     if gpu:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
-    start = time.perf_counter()
-    with open(log, "w") as written:
-        done = subprocess.run(command, env=environment, stdout=written, stderr=subprocess.STDOUT, check=False)
+    start, progress = time.perf_counter(), out / f"{chapter}.progress"
+    progress.write_text("")
+    environment["COORDREG_PROGRESS"] = str(progress.resolve())
+    with open(log, "w") as written, open(progress) as lines:
+        done = subprocess.Popen(command, env=environment, stdout=written, stderr=subprocess.STDOUT)
+        while done.poll() is None:
+            time.sleep(0.2)
+            for line in lines:
+                print(f"{chapter}: {line}", end="", flush=True)
     failure = failing_cell(target)
     if done.returncode != 0 and not failure:
         tail = log.read_text().strip().splitlines()[-1:] or ["no output"]

@@ -30,10 +30,7 @@ SHOTS = ROOT / "_build/shots"
 CANDIDATES = ("/usr/bin/chromium", "chromium", "google-chrome", "chromium-browser")
 CHROMIUM = next((path for path in map(shutil.which, CANDIDATES) if path), None)
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the book with: apt-get install chromium"),
-]
+pytestmark = pytest.mark.browser
 
 
 def toc_pages() -> list[str]:
@@ -77,6 +74,8 @@ def site() -> Iterator[SimpleNamespace]:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium that asks nobody for anything."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium to look at the book with: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
     flags = [
         *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),

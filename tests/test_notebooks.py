@@ -71,6 +71,9 @@ def test_nbval_sees_an_altered_output(executed: dict[str, Path], tmp_path: Path)
 @pytest.mark.slow
 def test_nbval_sees_an_altered_library(executed: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(ROOT / "coordreg", tmp_path / "package" / "coordreg")
+    (tmp_path / "same").mkdir()
+    same = _nbval(executed["heatmap"], tmp_path / "same", tmp_path / "package")
+    assert same.returncode == 0, same.stdout[-3000:]
     source = tmp_path / "package" / "coordreg" / "heatmap.py"
     text = source.read_text()
     assert text.count("0.25 * inside") == 1
@@ -78,6 +81,8 @@ def test_nbval_sees_an_altered_library(executed: dict[str, Path], tmp_path: Path
     (tmp_path / "run").mkdir()
     done = _nbval(executed["heatmap"], tmp_path / "run", tmp_path / "package")
     assert done.returncode == 1
+    assert "ImportError" not in done.stdout
+    assert "quarter" in done.stdout
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def results(name: str, profile: str = "published", *, workers: int | None = None
     wanted = runs(name, profile)
     workers = workers or int(os.environ.get("COORDREG_WORKERS", "1"))
     try:
-        found = run_all(wanted, profile, workers=workers, progress=False, report=_quiet)
+        found = run_all(wanted, profile, workers=workers, progress=False, report=_report)
     except (FileNotFoundError, ValueError) as error:
         if isinstance(error, ValueError) and "no pack of photographs" not in str(error):
             raise
@@ -121,8 +121,11 @@ def _one_data_set(records: Sequence[Record]) -> tuple[Record, ...]:
     return tuple(records)
 
 
-def _quiet(_: str) -> None:
-    pass
+def _report(text: str) -> None:
+    """A line of progress for whoever runs the notebook: appended to $COORDREG_PROGRESS, if that names a file."""
+    if "COORDREG_PROGRESS" in os.environ:
+        with open(os.environ["COORDREG_PROGRESS"], "a") as progress:
+            progress.write(text + "\n")
 
 
 assert set(PUBLISHED) < set(PROFILES)
