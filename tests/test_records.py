@@ -284,7 +284,7 @@ def test_chosen_rates_are_those_the_search_found(monkeypatch: pytest.MonkeyPatch
             continue
         search = results("heatmap-rates", profile)
         for loss, rate in chosen.items():
-            found = {label: search.mean(label, "argmax", "auc") for label in search.labels if label.startswith(loss)}
+            found = {label: search.mean(label, "argmax", "auc") for label in search.labels if label.split()[0] == loss}
             assert max(found, key=lambda label: found[label]) == f"{loss} {rate:g}", found
 
 
