@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from benchmarks import loops
 from benchmarks.timing import Row, interleave
 from coordreg.backbones.resnet import DeconvHead, ResNet
 from coordreg.coords import Labels, from_pixels, to_pixels
+from coordreg.data.figures import Figures
 from coordreg.data.store import Store
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap, QuarterSign
 from coordreg.method import Estimator
@@ -170,27 +173,28 @@ def training(s: Sizes) -> Row:
     return Row(name, "a bare loop", theirs / mine, 0.95, 1, mine, theirs, correct, note=note)
 
 
-def rendering(s: Sizes, threads: int) -> Row | None:
-    """Figures a second at 64 px against 1,000 a second; None where they cannot be drawn yet. Never a gate: absolute."""
-    try:
-        from coordreg.data.figures import Figures
-    except ImportError:
-        return None
+def _draw(part: tuple[int, int, int]) -> int:
+    """Draw figures `first` to `last` of a side with one thread; in a process of a pool."""
+    side, first, last = part
+    torch.set_num_threads(1)
+    return len(Figures(size=side, count=last).scene(torch.arange(first, last)).images)
+
+
+def rendering(s: Sizes, processes: int) -> Row:
+    """Figures a second at 64 px against 1,000 a second, one thread a process. Never a gate: absolute."""
+    edges = [s.images * i // processes for i in range(processes + 1)]
+    parts = [(s.side, first, last) for first, last in pairwise(edges)]
+    with get_context("spawn").Pool(processes) as pool:
+        (seconds,) = interleave([lambda: pool.map(_draw, parts, chunksize=1)], max(3, s.repeats // 3), warm=2)
     figures, index = Figures(size=s.side, count=s.images), torch.arange(s.images)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        (seconds,) = interleave([lambda: figures.scene(index)], max(3, s.repeats // 3), warm=1)
-    finally:
-        torch.set_num_threads(before)
     once, part = figures.scene(index).images, figures.scene(index[-3:]).images
     correct = once.shape == (s.images, 3, s.side, s.side) and torch.equal(once[-3:], part)
     rate, goal = s.images / seconds, 1000
     return Row(
-        operation=f"drawing figures, {s.side} px, {threads} thread{'s' if threads > 1 else ''}",
+        operation=f"drawing figures, {s.side} px, {processes} process{'es' if processes > 1 else ''}",
         against=f"{goal:,} images/s",
         ratio=rate / goal,
-        must=1.0 if threads == 2 else None,
+        must=1.0 if processes == 2 else None,
         aim=None,
         ours=seconds,
         theirs=s.images / goal,
