@@ -14,7 +14,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from coordreg.coords import apply_affine, crop, crop_affine
-from coordreg.data.skeletons import Skeleton
+from coordreg.data.lsp import LSP
+from coordreg.data.skeletons import LSP14, Skeleton
 from coordreg.method import Estimator
 from coordreg.spec import rebuild
 from coordreg.train import CheckpointError, load_checkpoint
@@ -63,7 +64,7 @@ def load_predictor(checkpoint: Path) -> Predictor:
         raise CheckpointError(
             f"{checkpoint}: its configuration and its weights do not fit together ({error}); train it again"
         ) from error
-    return Predictor(estimator.eval(), test.size, test.skeleton)
+    return Predictor(estimator.eval(), test.size, LSP14 if isinstance(test, LSP) else test.skeleton)
 
 
 def read_image(path: Path) -> Float[Tensor, "3 H W"]:

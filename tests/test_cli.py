@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from coordreg.experiments import runs
 from coordreg.predict import load_predictor, read_image
-from coordreg.train import CheckpointError
+from coordreg.train import CheckpointError, save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,6 +78,17 @@ def test_a_box_means_the_same_as_cutting_the_image_by_hand(trained: tuple[Path, 
     whole, _ = predictor(image)
     part, _ = predictor(wide, box=(20 - 0.5 + 6.4, 20 - 0.5 + 6.4, 51.2, 51.2))  # x 1.25 = 64, the image itself
     assert torch.allclose(part - 20, whole, atol=1e-3)
+
+
+def test_a_network_of_photographs_predicts_its_own_joints(tmp_path: Path) -> None:
+    run = next(r for r in runs("heatmap-lsp", "smoke") if r.label == "LSP")
+    state = {"model": run.estimator.build().state_dict(), "optimiser": {}, "step": 0, "losses": []}
+    save_checkpoint(tmp_path / "lsp.pt", {**state, "config": json.dumps(run.config)})
+    predictor = load_predictor(tmp_path / "lsp.pt")
+    points, score = predictor(torch.rand(3, 50, 40))
+    assert predictor.skeleton.joints[:2] == ("r_ankle", "r_knee")
+    assert points.shape == (14, 2)
+    assert score.shape == (14,)
 
 
 @pytest.mark.parametrize(
