@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,17 +85,8 @@ def run_chapter(chapter: str, profile: str, out: Path, *, seed: int = 0, device:
     """Execute one chapter. Training that finished in an earlier attempt is read from its records, the rest resumes."""
     source = convert(chapter, out / "text")
     target, log = out / f"{chapter}.ipynb", out / f"{chapter}.log"
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(source),
-        str(target),
-        "-k",
-        "python3",
-        "--cwd",
-        str(source.parent),
-    ]
+    command = [sys.executable, "-m", "papermill", str(source), str(target)]
+    command += ["-k", "python3", "--cwd", str(source.parent)]
     command += ["--no-progress-bar", "--log-output", "--autosave-cell-every", "30"]
     command += ["-p", "profile", profile, "-p", "device", device, "-p", "seed", str(seed)]
     here = str(Path(__file__).parent.parent)
@@ -113,13 +104,18 @@ def run_chapter(chapter: str, profile: str, out: Path, *, seed: int = 0, device:
         done = subprocess.Popen(command, env=environment, stdout=written, stderr=subprocess.STDOUT)
         while done.poll() is None:
             time.sleep(0.2)
-            for line in lines:
-                print(f"{chapter}: {line}", end="", flush=True)
+            _pass_on(chapter, lines)
+        _pass_on(chapter, lines)
     failure = failing_cell(target)
     if done.returncode != 0 and not failure:
         tail = log.read_text().strip().splitlines()[-1:] or ["no output"]
         failure = f"papermill ended with code {done.returncode}: {tail[0][:300]}"
     return Outcome(chapter, target, time.perf_counter() - start, failure)
+
+
+def _pass_on(chapter: str, lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"{chapter}: {line}", end="", flush=True)
 
 
 def rerun(chapters: Sequence[str], profile: str, out: Path, *, seed: int = 0) -> list[Outcome]:

@@ -125,11 +125,12 @@ def execute(
         arrays = {f"{n}/{k}": v for n, s in scores.items() for k, v in s.images().items()}
         arrays |= _kept(estimator, run, test, scores)
         old = load(path, run) if path.exists() else None
-        if old is not None and all(
-            old[k] == data[k] for k in ("code", "loss", "data")
-        ):  # the same weights, read before
+        if old is not None and all(old[k] == data[k] for k in ("code", "loss", "data")):
+            # the same weights, read again: how they were made stays, and when they were read is added
             data["readings"] = {**old["readings"], **data["readings"]}
-            data |= {k: old[k] for k in ("resumed", "wall_s", "cpu_s", "images_per_s", "peak_memory_mb")}
+            data["reread"] = data["made"]
+            kept = ("made", "resumed", "wall_s", "cpu_s", "images_per_s", "peak_memory_mb")
+            data |= {k: old[k] for k in kept}
             with contextlib.suppress(RecordError):  # a kill fell between the two files
                 arrays = {**old.arrays(), **arrays}
         packed = io.BytesIO()

@@ -35,7 +35,6 @@ def test_each_row_agrees_with_its_peer(name: str) -> None:
 
 
 def test_drawing_is_measured_but_never_a_gate() -> None:
-    pytest.importorskip("coordreg.data.figures")
     before = torch.get_num_threads()
     found = rows.rendering(TINY, processes=2)
     assert found is not None

@@ -111,6 +111,9 @@ def test_a_new_reading_joins_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> No
     assert set(new["readings"]) == {"argmax", "origin"}
     assert new.reading("argmax") == old.reading("argmax")
     assert new["wall_s"] == old["wall_s"]
+    assert new["made"] == old["made"]  # how the weights were made; when they were read again stands beside it
+    assert "time" in new["reread"]
+    assert "reread" not in old.data
     assert set(new.images("argmax")) == set(new.images("origin"))
 
 
