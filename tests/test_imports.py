@@ -20,7 +20,7 @@ ROOT = Path(coordreg.__file__).parent
 FLOORS: list[tuple[str, ...]] = [
     ("coords", "spec"),
     ("method", "backbones", "data", "metrics", "plots"),
-    ("baseline", "heatmap", "cascade", "dsnt", "integral", "dark", "rle", "poseur", "endtoend"),
+    ("baseline", "heatmap", "cascade", "expectation", "dsnt", "stn", "integral", "dark", "rle", "poseur", "endtoend"),
     ("train", "fingerprint"),
     ("records", "running"),
     ("experiments",),
@@ -28,7 +28,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("__main__",),
 ]
 #: The chapters in the order of the book: each may import those before it, none after it.
-CHAPTERS = ("heatmap", "cascade", "dsnt", "integral", "dark", "rle", "poseur", "endtoend")
+CHAPTERS = ("heatmap", "cascade", "expectation", "dsnt", "stn", "integral", "dark", "rle", "poseur", "endtoend")
 
 #: What comes with a dependency: cycler with matplotlib.
 BROUGHT = {"cycler"}

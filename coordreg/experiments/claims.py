@@ -25,7 +25,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Claim:
-    """`better` exceeds `worse` in `metric` by more than `margin` points. row: the ledger row it belongs to."""
+    """`better` exceeds `worse` in `metric` by more than `margin` points. row: the ledger row it belongs to.
+
+    A metric in LOWER is an error in its own unit: `better` lies below `worse` by more than `margin`. part: judge only
+    the test images from the first number up to the second.
+    """
 
     row: str
     text: str
@@ -33,6 +37,11 @@ class Claim:
     worse: Side
     metric: str
     margin: float = 0.0
+    part: tuple[int, int] | None = None
+
+
+#: Errors: smaller is better, and they are in millimetres, not in percent.
+LOWER = ("mpjpe", "pa_mpjpe", "n_mpjpe", "depth")
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ def judge(
             f"judge: got {len(better)} and {len(worse)} records for {claim.text!r}, expected one of each for every seed"
         )
     hits, counts = [], []
+    unit, chosen = (-1.0 if claim.metric in LOWER else 100.0), slice(*(claim.part or (None,)))
     for a, b in zip(better, worse, strict=True):
         if a["config"]["seed"] != b["config"]["seed"] or a["data"]["test"] != b["data"]["test"]:
             raise ValueError(
@@ -66,17 +76,18 @@ def judge(
                 f"{a['data']['test']} and {b['data']['test']}; both sides need the same seeds and test images"
             )
         left, right = a.images(claim.better.reading), b.images(claim.worse.reading)
-        count = left["count"].astype(np.float64)
-        hits.append((left[claim.metric].astype(np.float64) - right[claim.metric].astype(np.float64)) * count)
+        count = left["count"].astype(np.float64)[chosen]
+        gain = (left[claim.metric].astype(np.float64) - right[claim.metric].astype(np.float64))[chosen]
+        hits.append(unit * gain * count)
         counts.append(count)
     difference, weight = np.stack(hits), np.stack(counts)
-    seeds = tuple(float(v) for v in 100 * difference.sum(1) / weight.sum(1))
-    mean, n = 100 * difference.sum() / weight.sum(), difference.shape[1]
+    seeds = tuple(float(v) for v in difference.sum(1) / weight.sum(1))
+    mean, n = difference.sum() / weight.sum(), difference.shape[1]
     rng = np.random.default_rng(seed)
     drawn, total, weights = np.empty(samples), difference.sum(0), weight.sum(0)
     for i in range(samples):
         pick = rng.integers(0, n, n)
-        drawn[i] = 100 * total[pick].sum() / weights[pick].sum()
+        drawn[i] = total[pick].sum() / weights[pick].sum()
     low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975)))
     if low > claim.margin and min(seeds) > claim.margin:
         verdict = "holds"

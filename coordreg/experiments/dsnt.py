@@ -1,0 +1,307 @@
+"""Chapter 4: DSNT and its rivals, heatmap matching (HM) and the fully connected layer (FC).
+
+The networks, images, budget and learning-rate search are those of chapter 2; HM's runs are shared with it. Where the
+paper has a ResNet-34 at 28 px of 224, the cpu profile has a narrow ResNet-18 at 16 px of 64.
+"""
+
+from dataclasses import replace
+
+from coordreg.backbones.resnet import ResNet, head, trunk_channels
+from coordreg.data.mixed import Joined
+from coordreg.dsnt import DSNT, JS, KL, FullyConnected, Regression, Variance
+from coordreg.expectation import Rectified
+from coordreg.experiments import heatmap
+from coordreg.experiments.claims import Claim, Side
+from coordreg.experiments.scale import figures_runs, scale
+from coordreg.heatmap import Argmax
+from coordreg.method import Estimator
+from coordreg.records import Reading, Run
+from coordreg.spec import Spec, spec
+
+#: A network of the family is read by its mean, by the mode of the same map, and with the flip test.
+READINGS = (Reading("method"), Reading("argmax", Argmax()), Reading("flip", flip="plain"))
+#: Vectors hold no map.
+VECTOR_READINGS = (Reading("method"), Reading("flip", flip="plain"))
+
+PLAIN = spec(DSNT)
+REGULARISED = spec(DSNT, regulariser=JS(1.0), weight=1.0)
+METHODS = {"FC": spec(Regression), "DSNT": PLAIN, "DSNTr": REGULARISED}
+
+#: Learning rates chosen on the validation figures (experiment dsnt-rates) from chapter 2's list, at 16 px.
+CHOSEN: dict[str, dict[str, float]] = {"cpu": {}}
+
+
+def _rate(profile: str, name: str) -> float | None:
+    return CHOSEN.get(profile, {}).get(name)
+
+
+def fully_connected(profile: str, upsamplings: int, *, joints: int = 16) -> Spec:
+    """The FC baseline: the network of the others with a linear layer behind its softmax maps."""
+    s = scale(profile)
+    side = s.size // 32 * 2**upsamplings
+    maps = spec(head, channels=trunk_channels(s.depth, s.width), joints=joints, widths=(s.deconv,) * upsamplings)
+    return spec(
+        Estimator,
+        backbone=spec(ResNet, depth=s.depth, width=s.width),
+        head=spec(FullyConnected, maps=maps, joints=joints, size=(side, side)),
+        method=METHODS["FC"],
+    )
+
+
+def _runs(
+    profile: str, name: str, label: str, upsamplings: int, *, method: Spec | None = None, keep: int = 0, **knobs: object
+) -> list[Run]:
+    """Runs of FC, DSNT or DSNTr (or of `method`, at the learning rate found for `name`)."""
+    readings = VECTOR_READINGS if name == "FC" else READINGS
+    knobs.setdefault("lr", _rate(profile, name))
+    runs = figures_runs(profile, label, method or METHODS[name], upsamplings, readings, keep=keep, **knobs)  # type: ignore[arg-type]
+    if name != "FC":
+        return runs
+    return [replace(run, estimator=fully_connected(profile, upsamplings)) for run in runs]
+
+
+def rates(profile: str) -> list[Run]:
+    """The learning-rate search for FC, DSNT, DSNTr: chapter 2's list of rates, seed and validation figures.
+
+    python -m coordreg run dsnt-rates --profile cpu; 12 runs of about a minute. Expect broad optima.
+    """
+    return [
+        run
+        for name in METHODS
+        for lr in heatmap.RATES
+        for run in _runs(profile, name, f"{name} {lr:g}", 3, lr=lr, seeds=(100,), split="val")
+    ]
+
+
+def resolution(profile: str) -> list[Run]:
+    """Figure 7, the lines FC, DSNT, DSNTr, at the four map sizes of heatmap-resolution (which has the line HM).
+
+    python -m coordreg run dsnt-resolution --profile cpu; 36 runs of about a minute. Expect DSNT far above HM on the
+    smallest maps and the lines to meet on the largest.
+    """
+    side = scale(profile).size // 32
+    return [
+        run
+        for name in METHODS
+        for up in (0, 1, 2, 3)
+        for run in _runs(profile, name, f"{name} {side * 2**up} px", up, keep=24 if up == 3 and name != "FC" else 0)
+    ]
+
+
+def activations(profile: str) -> list[Run]:
+    """Table 2: softmax, abs, ReLU and sigmoid, each normalised to sum 1, without a regulariser.
+
+    python -m coordreg run dsnt-activations --profile cpu; 12 runs of about a minute, three of them shared with
+    dsnt-resolution. Expect small differences and softmax first.
+    """
+    variants = {"softmax": PLAIN}
+    variants |= {name: PLAIN.replace(activation=Rectified(name)) for name in ("abs", "relu", "sigmoid")}
+    return [
+        run for label, method in variants.items() for run in _runs(profile, "DSNT", label, 3, method=method, keep=24)
+    ]
+
+
+#: Table 3's rows with the paper's coefficients. The variance is measured in normalised units, as its 100 implies.
+REGULARISERS = {
+    "none": PLAIN,
+    "variance 1": spec(DSNT, regulariser=Variance(1.0), weight=100.0),
+    "variance 2": spec(DSNT, regulariser=Variance(2.0), weight=100.0),
+    "KL 1": spec(DSNT, regulariser=KL(1.0), weight=1.0),
+    "KL 2": spec(DSNT, regulariser=KL(2.0), weight=1.0),
+    "JS 1": REGULARISED,
+    "JS 2": spec(DSNT, regulariser=JS(2.0), weight=1.0),
+}
+
+
+def regularisers(profile: str) -> list[Run]:
+    """Table 3 and figure 5: no, variance, KL and JS regularisation, each with a target of 1 and of 2 cells.
+
+    python -m coordreg run dsnt-regularisers --profile cpu; 21 runs of about a minute, six of them shared. Expect JS at
+    one cell in front and Gaussian shapes from KL and JS.
+    """
+    return [
+        run
+        for label, method in REGULARISERS.items()
+        for run in _runs(profile, "DSNT" if label == "none" else "DSNTr", label, 3, method=method, keep=24)
+    ]
+
+
+#: Figure 6: widths at lambda 1, and lambdas at a width of 1 cell.
+SIGMAS, LAMBDAS = (0.5, 1.0, 2.0, 4.0), (0.2, 1.0, 5.0, 10.0)
+
+
+def sweep(profile: str) -> list[Run]:
+    """Figure 6: the width of the target and the coefficient of the JS regulariser.
+
+    python -m coordreg run dsnt-sweep --profile cpu; 21 runs of about a minute, six of them shared. Expect half a cell
+    to one cell best and the coefficient to matter little.
+    """
+    pairs = dict.fromkeys([(s, 1.0) for s in SIGMAS] + [(1.0, w) for w in LAMBDAS])
+    return [
+        run
+        for sigma, weight in pairs
+        for run in _runs(
+            profile,
+            "DSNTr",
+            f"sigma {sigma:g} lambda {weight:g}",
+            3,
+            method=spec(DSNT, regulariser=JS(sigma), weight=weight),
+            keep=24 if weight == 1 and sigma <= 2 else 0,
+        )
+    ]
+
+
+def depth(profile: str) -> list[Run]:
+    """Figure 8: DSNTr on a deeper trunk (ResNet-34 on the cpu profile) at the three larger maps.
+
+    python -m coordreg run dsnt-depth --profile cpu; 9 runs of about two minutes; dsnt-resolution has
+    the shallower line. Expect larger maps to help at either depth.
+    """
+    s = scale(profile)
+    deep = {"smoke": 18, "cpu": 34, "gpu": 50}[profile]
+    runs = []
+    for up in (1, 2, 3):
+        for run in _runs(profile, "DSNTr", f"ResNet-{deep} {s.size // 32 * 2**up} px", up):
+            maps = run.estimator["head"].replace(channels=trunk_channels(deep, s.width))
+            trunk = spec(ResNet, depth=deep, width=s.width)
+            runs.append(replace(run, estimator=run.estimator.replace(backbone=trunk, head=maps)))
+    return runs
+
+
+#: Figure 11's numbers of training images; the last is all that the cpu profile has.
+SAMPLES = {"smoke": (16, 64), "cpu": (1024, 2048, 4096, 8192), "gpu": (1024, 2048, 4096, 8192)}
+
+
+def samples(profile: str) -> list[Run]:
+    """Figure 11: fewer training images, without augmentation, for HM, FC and DSNTr at equal steps.
+
+    python -m coordreg run dsnt-samples --profile cpu; 36 runs of about a minute. Expect FC to fall furthest.
+    """
+    if profile not in SAMPLES:
+        raise ValueError(f"profile: got {profile!r}, dsnt-samples comes in {', '.join(SAMPLES)}")
+    runs = []
+    for count in SAMPLES[profile]:
+        hm = figures_runs(profile, f"HM {count}", heatmap.H1, 3, heatmap.READINGS[:2], lr=heatmap.CHOSEN.get(
+            profile, {}).get("H1"))  # fmt: skip
+        for run in [*hm, *(r for name in ("FC", "DSNTr") for r in _runs(profile, name, f"{name} {count}", 3))]:
+            runs.append(replace(run, train=replace(run.train, count=count, augment=None)))
+    return runs
+
+
+def halves(profile: str) -> list[Run]:
+    """Section 1's thought experiment: trained on people in the left half of the image, tested on both halves.
+
+    python -m coordreg run dsnt-halves --profile cpu; 9 runs of about a minute. The first half of the test images has
+    people on the left, the second on the right. Expect FC to fail on the right, where HM and DSNT need not notice.
+    """
+    s = scale(profile)
+    hm = figures_runs(profile, "HM", heatmap.H1, 3, heatmap.READINGS[:2], lr=heatmap.CHOSEN.get(profile, {}).get("H1"))
+    left = {"offset": (-0.25, 0.0), "shift": 0.05, "height": (0.36, 0.44)}
+    runs = []
+    for run in [*hm, *(r for name in METHODS for r in _runs(profile, name, name, 3))]:
+        train = replace(run.train, augment=None, **left)
+        there = replace(run.test, count=s.test // 2, **left)
+        other = replace(there, offset=(0.25, 0.0))
+        runs.append(replace(run, train=train, test=Joined((there, other)), keep=8))
+    return runs
+
+
+# -- what the paper claims, declared before the runs ------------------------------------------------------------------
+
+SCOPE = {
+    "dsnt-fig8": "two depths on the cpu profile; the others are a recipe",
+    "dsnt-fig9": "one and two stacks; the others are a recipe",
+}
+
+
+def _side(name: str, size: str) -> Side:
+    return Side("heatmap-resolution", size, "quarter") if name == "HM" else Side(
+        "dsnt-resolution", f"{name} {size}", "method")  # fmt: skip
+
+
+def _beats(row: str, a: Side, b: Side, text: str, metric: str = "0.5", margin: float = 0.0) -> Claim:
+    return Claim(row, text, better=a, worse=b, metric=metric, margin=margin)
+
+
+def claims(profile: str) -> list[Claim]:
+    """The claims of this chapter's rows. The sizes carry the profile's names."""
+    s = scale(profile)
+    sizes = [f"{s.size // 32 * 2**up} px" for up in range(4)]
+    small, large = sizes[0], sizes[-1]
+    found = [
+        _beats("dsnt-fig7", _side("DSNT", small), _side("HM", small), f"DSNT above HM at {small} by 15 points",
+               margin=15.0),
+        *(_beats("dsnt-fig7", _side("DSNT", size), _side("HM", size), f"DSNT above HM at {size}")
+          for size in sizes[1:]),
+        *(_beats("dsnt-fig7", _side("DSNTr", size), _side("DSNT", size), f"regularisation helps at {size}")
+          for size in sizes[1:]),
+        _beats("dsnt-fig7", _side("DSNT", small), _side("DSNTr", small), f"regularisation does not help at {small}"),
+        *(_beats("dsnt-fig7", _side("DSNT", size), _side("FC", size), f"FC below DSNT at {size}") for size in sizes),
+        _beats("dsnt-fig7", _side("HM", large), _side("FC", large), f"FC below HM at {large}"),
+    ]  # fmt: skip
+
+    def activation(name: str) -> Side:
+        return Side("dsnt-activations", name, "method")
+
+    found += [
+        _beats("dsnt-tab2", activation("softmax"), activation(name), f"softmax above {name}")
+        for name in ("abs", "relu", "sigmoid")
+    ]
+
+    def regulariser(name: str) -> Side:
+        return Side("dsnt-regularisers", name, "method")
+
+    found += [
+        _beats("dsnt-tab3", regulariser("JS 1"), regulariser(name), f"JS at 1 cell above {name}")
+        for name in REGULARISERS
+        if name != "JS 1"
+    ]
+    found += [
+        _beats("dsnt-tab3", regulariser("none"), regulariser(name), f"none above {name}")
+        for name in ("variance 1", "variance 2", "KL 1", "KL 2")
+    ]
+
+    def swept(sigma: float, weight: float) -> Side:
+        return Side("dsnt-sweep", f"sigma {sigma:g} lambda {weight:g}", "method")
+
+    found += [
+        _beats("dsnt-fig6", swept(1.0, 1.0), swept(2.0, 1.0), "a width of 1 cell above 2 cells"),
+        _beats("dsnt-fig6", swept(2.0, 1.0), swept(4.0, 1.0), "a width of 2 cells above 4 cells"),
+        _beats("dsnt-fig6", swept(0.5, 1.0), swept(2.0, 1.0), "a width of half a cell above 2 cells"),
+        *(
+            _beats("dsnt-fig6", swept(1.0, w), regulariser("none"), f"lambda {w:g} above no regularisation")
+            for w in LAMBDAS
+        ),
+    ]
+    deep = {"smoke": 18, "cpu": 34, "gpu": 50}[profile]
+    for a, b in zip(sizes[2:], sizes[1:-1], strict=True):
+        found += [
+            _beats("dsnt-fig8", _side("DSNTr", a), _side("DSNTr", b), f"ResNet-{s.depth}: {a} above {b}"),
+            _beats("dsnt-fig8", Side("dsnt-depth", f"ResNet-{deep} {a}", "method"),
+                   Side("dsnt-depth", f"ResNet-{deep} {b}", "method"), f"ResNet-{deep}: {a} above {b}"),
+        ]  # fmt: skip
+    found += [
+        _beats("dsnt-fig8", Side("dsnt-depth", f"ResNet-{deep} {size}", "method"), _side("DSNTr", size),
+               f"ResNet-{deep} above ResNet-{s.depth} at {size}")
+        for size in sizes[1:]
+    ]  # fmt: skip
+    few = SAMPLES[profile][0]
+
+    def sampled(name: str, count: int) -> Side:
+        return Side("dsnt-samples", f"{name} {count}", "quarter" if name == "HM" else "method")
+
+    found += [
+        _beats("dsnt-fig11", sampled("DSNTr", few), sampled("FC", few),
+               f"FC collapses: DSNTr 10 points above it at {few}", margin=10.0),
+        _beats("dsnt-fig11", sampled("HM", few), sampled("FC", few), f"FC below HM at {few}"),
+        *(_beats("dsnt-fig11", sampled("DSNTr", n), sampled("FC", n), f"FC below DSNTr at {n}")
+          for n in SAMPLES[profile][1:]),
+    ]  # fmt: skip
+    half = s.test // 2
+    right = [
+        Claim("dsnt-tab1", f"trained on left halves, tested on right halves: {name} 20 points above FC",
+              better=Side("dsnt-halves", name, "quarter" if name == "HM" else "method"),
+              worse=Side("dsnt-halves", "FC", "method"), metric="0.5", margin=20.0, part=(half, 2 * half))
+        for name in ("HM", "DSNT")
+    ]  # fmt: skip
+    return found + right
