@@ -41,7 +41,7 @@ class Claim:
 
 
 #: Errors: smaller is better, and they are in millimetres, not in percent.
-LOWER = ("mpjpe", "pa_mpjpe", "n_mpjpe", "depth")
+LOWER = ("mpjpe", "pa_mpjpe", "pa_rigid", "n_mpjpe", "depth")
 
 
 @dataclass(frozen=True)
