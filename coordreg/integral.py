@@ -239,8 +239,9 @@ class Integral(DSNT):
     """I*, I1, I2, I3: L1 distance of the expectation, with or without a heat-map loss.
 
     regulariser: None is I*; Matching(...) is I1 to I3, Marginal... their two-step form. pretrain: 0 minimises both
-    losses from the first step. k > 0 is the paper's way: the heat-map loss alone for k training steps, then the
-    distance alone. sharpness: the number, learnt from this value on, that multiplies the maps before the softmax; a map
+    losses from the first step; k > 0 is the paper's way: the heat-map loss alone for k training steps, then the
+    distance alone. calls: how often one training step asks for the loss, the number of stages behind `Staged`.
+    sharpness: the number, learnt from this value on, that multiplies the maps before the softmax; a map
     trained by squared error has its peak at 1, which softmax would flatten.
     """
 
@@ -252,6 +253,7 @@ class Integral(DSNT):
         weight: float = 1.0,
         distance: Callable[[Tensor, Labels], Part] = Power(1),
         pretrain: int = 0,
+        calls: int = 1,
         sharpness: float = 1.0,
         decoder: Callable[[Tensor], Points] = Mean(),
         dims: int = 2,
@@ -264,7 +266,9 @@ class Integral(DSNT):
             )
         if not sharpness > 0:
             raise ValueError(f"Integral: got sharpness={sharpness}, expected a number above 0")
-        self.pretrain = pretrain
+        if calls < 1:
+            raise ValueError(f"Integral: got calls={calls}, expected at least 1, the number of stages")
+        self.pretrain, self.calls = pretrain, calls
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(sharpness)))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
@@ -280,7 +284,7 @@ class Integral(DSNT):
         found = {"distance": distance, "regulariser": regulariser}
         if not self.pretrain:
             return {**found, "loss": distance + self.weight * regulariser}
-        loss = torch.where(self.seen < self.pretrain, self.weight * regulariser, distance)
+        loss = torch.where(self.seen < self.pretrain * self.calls, self.weight * regulariser, distance)
         if self.training:
             self.seen += 1
         return {**found, "loss": loss}
