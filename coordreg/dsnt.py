@@ -113,7 +113,7 @@ class Variance:
     units: str = "normalised"
 
     def __post_init__(self) -> None:
-        _width("Variance", self.sigma)
+        check_width("Variance", self.sigma)
         if self.units not in ("normalised", "cells"):
             raise ValueError(f"Variance: got units={self.units!r}, expected 'normalised' or 'cells'")
 
@@ -129,7 +129,8 @@ class Variance:
         return Part(value.sum(-1), labels.weight.amin(-1))
 
 
-def _width(name: str, sigma: float) -> None:
+def check_width(name: str, sigma: float) -> None:
+    """ValueError for a width that is not above 0."""
     if not sigma > 0:
         raise ValueError(f"{name}: got sigma={sigma}, expected a width above 0, in heatmap cells")
 
@@ -154,7 +155,7 @@ class KL:
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        _width("KL", self.sigma)
+        check_width("KL", self.sigma)
 
     def __call__(self, maps: Tensor, p: Tensor, labels: Labels) -> Part:
         """Raw maps, probabilities and labels -> Part."""
@@ -173,7 +174,7 @@ class JS:
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        _width("JS", self.sigma)
+        check_width("JS", self.sigma)
 
     def __call__(self, maps: Tensor, p: Tensor, labels: Labels) -> Part:
         """Raw maps, probabilities and labels -> Part."""

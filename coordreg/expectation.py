@@ -54,8 +54,8 @@ class Rectified:
         """(B, J, *size) -> non-negative maps of the same size with sum 1."""
         flat = RECTIFIERS[self.rectifier](full(maps).flatten(2))
         mass = flat.sum(-1, keepdim=True)
-        some = mass > 0
-        return torch.where(some, flat / torch.where(some, mass, 1), 1 / flat.shape[-1]).view_as(maps)
+        empty = mass == 0  # NaN is not: a map that holds NaN must not pass for an empty one
+        return torch.where(empty, 1 / flat.shape[-1], flat / torch.where(empty, 1, mass)).view_as(maps)
 
 
 # -- the transform -----------------------------------------------------------------------------------------------------
@@ -80,7 +80,8 @@ def _mean(p: Tensor) -> tuple[Tensor, Tensor]:
             moment, rest = rest @ grid, rest.sum(-1)
             found.append(moment.flatten(2).sum(-1) if moment.ndim > 2 else moment)
         mass = rest.unsqueeze(-1)
-    return torch.where(mass > 0, torch.stack(found, -1) / torch.where(mass > 0, mass, 1), 0), mass
+    empty = mass == 0  # NaN is not: it must reach whoever asked
+    return torch.where(empty, 0, torch.stack(found, -1) / torch.where(empty, 1, mass)), mass
 
 
 def _weights(p: Tensor, mean: Tensor, gradient: Tensor) -> Tensor:
@@ -107,7 +108,8 @@ class _Expectation(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         p, mean, mass = ctx.saved_tensors
-        scaled = torch.where(mass > 0, gradient / torch.where(mass > 0, mass, 1), 0)
+        empty = mass == 0
+        scaled = torch.where(empty, 0, gradient / torch.where(empty, 1, mass))
         return _weights(p, mean, scaled).expand_as(p)
 
 
@@ -160,7 +162,7 @@ def expectation(p: Float[Tensor, "B J *size"]) -> Float[Tensor, "B J d"]:
 def soft_argmax(maps: Float[Tensor, "B J *size"]) -> tuple[Float[Tensor, "B J *size"], Float[Tensor, "B J d"]]:
     """Softmax maps and their means; the same as `expectation(Softmax()(maps))` in fewer passes over memory.
 
-    Raises ValueError where a mean is not finite: a logit was NaN or infinite.
+    Both are NaN where a logit was NaN or +infinity.
     """
     _check(maps, "soft_argmax")
     p, mean = _SoftArgmax.apply(full(maps))
@@ -168,12 +170,13 @@ def soft_argmax(maps: Float[Tensor, "B J *size"]) -> tuple[Float[Tensor, "B J *s
 
 
 def moments(p: Float[Tensor, "B J *size"]) -> tuple[Float[Tensor, "B J d"], Float[Tensor, "B J d"]]:
-    """Mean and variance along each axis, equation (4.4), from the marginals: the map is read once."""
+    """Mean and variance along each axis, equation (4.4), from the marginals; an empty map has 0 and no gradient."""
     _check(p, "moments")
     means, variances = [], []
     for marginal, grid in zip(marginals(full(p)), _grids(full(p)), strict=True):
         mass = marginal.sum(-1, keepdim=True)
-        share = marginal / torch.where(mass > 0, mass, 1)
+        empty = mass == 0
+        share = torch.where(empty, 0, marginal / torch.where(empty, 1, mass))
         mean = (share * grid).sum(-1, keepdim=True)
         means.append(mean)
         variances.append((share * (grid - mean).square()).sum(-1, keepdim=True))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coordreg.backbones.resnet import head
-from coordreg.coords import Labels, Points, centres, from_pixels, to_pixels
-from coordreg.dsnt import DSNT, EPS, Mean, Part, Power, Regularises, shares
-from coordreg.expectation import Softmax, expectation, marginals
+from coordreg.coords import Labels, Points, from_pixels, to_pixels
+from coordreg.dsnt import DSNT, EPS, Mean, Part, Power, Regularises, check_width, shares
+from coordreg.expectation import Softmax, expectation, full, marginals
 from coordreg.heatmap import Compares, Draws, Target, labelled, peak
 from coordreg.method import Vectors, Volumes
 
@@ -94,6 +94,9 @@ class GaussianVolume:
     """A Gaussian of peak 1 about the joint in a volume: the target of H1 in three dimensions. sigma: in cells."""
 
     sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_width("GaussianVolume", self.sigma)
 
     def __call__(self, labels: Labels, size: Sequence[int]) -> Target:
         """Labels (B, J, 3) -> Target on a grid of `size` = (D, H, W)."""
@@ -222,13 +225,13 @@ class Debiased:
             raise ValueError(f"Debiased: got background={self.background!r}, expected 'zero' or 'median'")
 
     def __call__(self, z: Tensor) -> Points:
-        """Logits (B, J, *size) -> Points; a map that does not rise above its background is read as it is."""
+        """Logits (B, J, *size) -> Points; a map that is background to 99.9% is read as it is."""
         p = Softmax()(z)
         flat = z.to(p.dtype).flatten(2)
         if self.background == "median":
             flat = flat - flat.median(-1, keepdim=True).values
         share = (math.log(flat.shape[-1]) - flat.logsumexp(-1, keepdim=True)).exp()
-        factor = torch.where(share < 0.95, 1 / (1 - share.clamp_max(0.95)), 1)
+        factor = torch.where(share < 0.999, 1 / (1 - share.clamp_max(0.999)), 1)
         return Points((expectation(p) * factor).clamp(-1, 1), p.flatten(2).amax(-1))
 
 
@@ -274,7 +277,7 @@ class Integral(DSNT):
 
     def logits(self, output: Tensor) -> Tensor:
         """The maps, sharpened."""
-        return output * self.log_sharpness.exp()
+        return full(output) * self.log_sharpness.exp()
 
     def loss(self, output: Tensor, labels: Labels) -> dict[str, Tensor]:
         """The parts "distance" and "regulariser", and "loss" by the phase that the training is in."""
@@ -308,5 +311,4 @@ class VolumeHeatmap(DSNT):
 
 def two_step(p: Float[Tensor, "B J *size"]) -> Float[Tensor, "B J d"]:
     """The expectation in two steps, equations (5.3) and (5.4): marginals, then the mean of each. Equal to one step."""
-    means = [(m * centres(m.shape[-1], m.device, m.dtype)).sum(-1) / m.sum(-1) for m in marginals(p)]
-    return torch.stack(means, -1)
+    return torch.cat([expectation(marginal) for marginal in marginals(p)], -1)

@@ -37,7 +37,7 @@ class Joined:
             for name in ("images", "coords", "weight", "visible", "normaliser", "affine")
         }
         hint = None if any(s.hint is None for s in stores) else torch.cat([s.hint for s in stores])
-        return replace(first, **joined, hint=hint)
+        return Store(**joined, pairs=first.pairs, joints=first.joints, hint=hint, augment=first.augment)
 
 
 @dataclass(frozen=True)
