@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.rows import ROWS, Sizes
-from benchmarks.timing import Row, table
+from benchmarks.rows import ROWS
+from benchmarks.timing import Row, Sizes, table
 from coordreg.train import atomic
 
 
@@ -46,8 +46,9 @@ def main(arguments: Sequence[str] | None = None, sizes: Sizes | None = None) -> 
         )
     failed = [row for row in rows if row.failed]
     for row in failed:
-        reason = "gives another result than its peer" if row.verdict == "wrong" else f"is below its must of {row.must}x"
-        print(f"{row.operation} {reason} (ratio {row.ratio:.2f})", file=sys.stderr)
+        reason = f"is {'above' if row.limit else 'below'} its must of {row.text(row.must)}"
+        reason = "gives another result than its peer" if row.verdict == "wrong" else reason
+        print(f"{row.operation} {reason} ({row.text(row.ratio)})", file=sys.stderr)
     return 1 if failed else 0
 
 

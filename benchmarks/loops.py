@@ -4,11 +4,13 @@ They are what we are measured against, and at the same time an independent check
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Double = NDArray[np.float64]
 
 
 def quarter_shift(maps: Array) -> tuple[Array, Array]:
@@ -73,3 +75,37 @@ def full_targets(pixels: Array, seen: Array, size: tuple[int, int], sigma: float
             if weight[b][j] > 0.5:
                 maps[b][j] = np.exp(-((x - mx) ** 2 + (y - my) ** 2) / (2 * sigma**2))
     return maps, weight
+
+
+def _cells(size: Sequence[int]) -> list[Double]:
+    """The index of every cell of a grid (..., H, W) along each of its axes, x first, each as large as the grid."""
+    return list(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in size), indexing="ij"))[::-1]
+
+
+def soft_argmax(maps: Array, gradient: Array) -> tuple[Double, Double]:
+    """Maps (B, J, *size), gradient (B, J, d) -> means (B, J, d) in [-1, 1], gradient of the maps; all in float64.
+
+    The expectation over the whole grid, and each cell's exact derivative.
+    """
+    batch, joints, *size = maps.shape
+    grids = [(2 * cell + 1) / n - 1 for cell, n in zip(_cells(size), reversed(size), strict=True)]
+    means, back = np.zeros((batch, joints, len(size))), np.zeros(maps.shape)
+    for b in range(batch):
+        for j in range(joints):
+            p = np.exp(maps[b, j].astype(np.float64) - maps[b, j].max())
+            p /= p.sum()
+            for axis, grid in enumerate(grids):
+                means[b, j, axis] = (p * grid).sum()
+                back[b, j] += gradient[b, j, axis] * p * (grid - means[b, j, axis])
+    return means, back
+
+
+def volume_targets(pixels: Array, size: tuple[int, int, int], sigma: float) -> Array:
+    """(B, J, 3) index pixels -> (B, J, D, H, W): a Gaussian of peak 1 over the whole volume about each joint."""
+    batch, joints = pixels.shape[:2]
+    cells, volumes = _cells(size), np.zeros((batch, joints, *size), np.float32)
+    for b in range(batch):
+        for j in range(joints):
+            square = sum((cell - at) ** 2 for cell, at in zip(cells, pixels[b, j], strict=True))
+            volumes[b, j] = np.exp(-square / (2 * sigma**2))
+    return volumes

@@ -1,7 +1,6 @@
 """The rows of the table. Each function measures one operation against its peer and checks that both agree."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing import get_context
 
 import numpy as np
@@ -11,7 +10,8 @@ from torch import Tensor
 from torch.optim import Adam
 
 from benchmarks import loops
-from benchmarks.timing import Row, interleave
+from benchmarks.rows_expectation import EXPECTATION
+from benchmarks.timing import Row, Sizes, interleave
 from coordreg.backbones.resnet import DeconvHead, ResNet
 from coordreg.coords import Labels, from_pixels, to_pixels
 from coordreg.data.figures import Figures
@@ -19,26 +19,6 @@ from coordreg.data.store import Store
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap, QuarterSign
 from coordreg.method import Estimator
 from coordreg.train import Cosine, Training, batches, fit, numbers
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How large and how often: the defaults are those of the published networks at 256 x 192."""
-
-    batch: int = 32
-    joints: int = 17
-    height: int = 64
-    width: int = 48
-    repeats: int = 15
-    images: int = 256
-    steps: int = 6
-    side: int = 64
-    channels: int = 16
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the maps."""
-        return self.height, self.width
 
 
 def _joints(s: Sizes) -> tuple[Tensor, Labels]:
@@ -207,6 +187,7 @@ ROWS: dict[str, Callable[[Sizes], Row | None]] = {
     "biased-targets": biased_targets,
     "unbiased-targets": unbiased_targets,
     "kornia-targets": kornia_targets,
+    **EXPECTATION,
     "training": training,
     "rendering-1": lambda s: rendering(s, 1),
     "rendering-2": lambda s: rendering(s, 2),

@@ -13,12 +13,35 @@ COLUMNS = ("operation", "against", "ratio", "must", "aim", "verdict")
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """How large and how often: the defaults are those of the published networks at 256 x 192, and of volumes."""
+
+    batch: int = 32
+    joints: int = 17
+    height: int = 64
+    width: int = 48
+    repeats: int = 15
+    images: int = 256
+    steps: int = 6
+    side: int = 64
+    channels: int = 16
+    volumes: int = 8
+    volume: tuple[int, int, int] = (64, 64, 64)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the maps."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
 class Row:
     """One measured line of the table.
 
-    ratio: how many times faster ours is. must, aim: the targets, or None. correct: did both give the same result?
-    ours, theirs: the minimum of the repeats in seconds. gate: does a missed `must` fail the whole?
-    note: printed below the table.
+    ratio: how many times faster ours is, or how much smaller. must, aim: the targets, or None. correct: did both give
+    the same result? ours, theirs: the minimum of the repeats in seconds; bytes or errors where the row is about those.
+    gate: does a missed `must` fail the whole? note: printed below the table. limit: `ratio` is what ours costs (times
+    as long as the other, or an error as it is), and must and aim are its upper limits. unit: "x", or "" of an error.
     """
 
     operation: str
@@ -31,6 +54,20 @@ class Row:
     correct: bool
     gate: bool = True
     note: str = ""
+    limit: bool = False
+    unit: str = "x"
+
+    def reaches(self, target: float) -> bool:
+        """Is the ratio as good as the target? NaN never is."""
+        return self.ratio <= target if self.limit else self.ratio >= target
+
+    def text(self, value: float | None) -> str:
+        """A ratio of this row, as it is printed."""
+        if value is None:
+            return ""
+        if not self.unit:
+            return f"{value:.1e}"
+        return f"{value:.2f}{self.unit}" if value < 10 else f"{value:.1f}{self.unit}"
 
     @property
     def verdict(self) -> str:
@@ -39,9 +76,9 @@ class Row:
             return "wrong"
         if self.must is None:
             return "told"
-        if self.ratio < self.must:
+        if not self.reaches(self.must):
             return "missed" if self.gate else "below"
-        return "aim" if self.aim is not None and self.ratio >= self.aim else "must"
+        return "aim" if self.aim is not None and self.reaches(self.aim) else "must"
 
     @property
     def failed(self) -> bool:
@@ -53,19 +90,27 @@ class Row:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def interleave(functions: list[Callable[[], object]], repeats: int, warm: int = 2, most: int = 16) -> list[float]:
+def interleave(
+    functions: list[Callable[[], object]],
+    repeats: int,
+    warm: int = 2,
+    most: int = 16,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """The least time of each function, in seconds, over `repeats` rounds in which each has a turn.
 
     A turn is several calls in a row for the quicker functions, at most `most`: turns then last about equally long, and
-    each finds its own data in the cache, not its rival's.
+    each finds its own data in the cache, not its rival's. clock: `time.thread_time` where all the work is done in this
+    thread. On a busy machine what takes longer than the scheduler's slice of some milliseconds is always interrupted,
+    and its quicker rival is not: by the wall clock 2x then looks like 5x.
     """
     if repeats < 1:
         raise ValueError(f"interleave: got repeats={repeats}, expected at least 1")
 
     def seconds(function: Callable[[], object]) -> float:
-        start = time.perf_counter()
+        start = clock()
         function()
-        return time.perf_counter() - start
+        return clock() - start
 
     first = [min(seconds(function) for _ in range(max(1, warm))) for function in functions]
     calls = [min(most, max(1, round(max(first) / one))) for one in first]
@@ -85,11 +130,12 @@ def interleave(functions: list[Callable[[], object]], repeats: int, warm: int = 
 def table(rows: list[Row]) -> str:
     """The rows as text, columns aligned."""
 
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.2f}x" if value < 10 else f"{value:.1f}x"
+    def target(row: Row, value: float | None) -> str:
+        return "<" * (row.limit and value is not None) + row.text(value)
 
     lines = [COLUMNS] + [
-        (row.operation, row.against, number(row.ratio), number(row.must), number(row.aim), row.verdict) for row in rows
+        (row.operation, row.against, row.text(row.ratio), target(row, row.must), target(row, row.aim), row.verdict)
+        for row in rows
     ]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
     numeric = (2, 3, 4)

@@ -69,8 +69,8 @@ class Euclidean:
         """Means (B, J, d) and labels -> Part; over the labelled axes of each joint."""
         share, joint = shares(labels.weight)
         squared = (mean - labels.coords).square().mul(share).sum(-1)
-        some = squared > 0
-        return Part(torch.where(some, torch.where(some, squared, 1).sqrt(), 0), joint)
+        zero = squared == 0  # NaN is not: a diverged network must not look perfect
+        return Part(torch.where(zero, 0, torch.where(zero, 1, squared).sqrt()), joint)
 
 
 @dataclass(frozen=True)
