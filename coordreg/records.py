@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordreg.fingerprint import changed
-from coordreg.metrics.scoring import Scoring, score
+from coordreg.metrics.scoring import score
 from coordreg.spec import Spec, describe, digest
 from coordreg.train import Training, fit, predict
 
@@ -52,7 +52,8 @@ class Run:
     """One training run and what is measured on it.
 
     label: the run's name in tables; runs that differ in the seed alone share it. estimator: spec(Estimator, ...).
-    train, test: configurations that `.open()` to a Store. Outside the key: readings, all measured on the same weights;
+    train, test: configurations that `.open()` to a Store. scoring: a `Scoring`, or a value with its attributes and a
+    `score(points, data)` of its own, such as `Scoring3D`. Outside the key: readings, all measured on the same weights;
     keep: for how many test images the output is stored beside the record (and as many points), for pages to draw.
     """
 
@@ -61,7 +62,7 @@ class Run:
     train: Any
     test: Any
     training: Training
-    scoring: Scoring
+    scoring: Any
     seed: int = 0
     readings: tuple[Reading, ...] = (Reading("method"),)
     keep: int = 0
