@@ -7,6 +7,7 @@ Coordinates come out as (x, y) or (x, y, z). Nothing here has parameters.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -67,21 +68,33 @@ def marginals(p: Float[Tensor, "B J *size"]) -> list[Float[Tensor, "B J n"]]:
     return [p.sum([a for a in axes if a != axis]) if p.ndim > 3 else p for axis in reversed(axes)]
 
 
+@lru_cache(maxsize=64)
+def _grid(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Centres of the cells of an axis; kept, since a map of a few cells costs less than making them."""
+    with torch.inference_mode(False):  # what is kept must serve training too
+        return centres(n, device, dtype)
+
+
 def _grids(p: Tensor) -> list[Tensor]:
     """Centres of the cells along each axis, x first."""
-    return [centres(n, p.device, p.dtype) for n in reversed(p.shape[2:])]
+    return [_grid(n, p.device, p.dtype) for n in reversed(p.shape[2:])]
 
 
-def _mean(p: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (B, J, d) and mass (B, J, 1). Axis by axis: the moment of the last one, then the sum over it."""
-    with torch.autocast(p.device.type, enabled=False):  # a matrix product in half precision would lose the coordinates
-        found, rest = [], p
-        for grid in _grids(p):
-            moment, rest = rest @ grid, rest.sum(-1)
-            found.append(moment.flatten(2).sum(-1) if moment.ndim > 2 else moment)
-        mass = rest.unsqueeze(-1)
-    empty = mass == 0  # NaN is not: it must reach whoever asked
-    return torch.where(empty, 0, torch.stack(found, -1) / torch.where(empty, 1, mass)), mass
+def _sums(p: Tensor) -> tuple[Tensor, Tensor]:
+    """First moments (B, J, d) and mass (B, J, 1). Axis by axis: the moment of the last one, then the sum over it."""
+    found, rest = [], p
+    for grid in _grids(p):
+        moment, rest = rest @ grid, rest.sum(-1)
+        found.append(moment.flatten(2).sum(-1) if moment.ndim > 2 else moment)
+    return torch.stack(found, -1), rest.unsqueeze(-1)
+
+
+def _moments(p: Tensor) -> tuple[Tensor, Tensor]:
+    """`_sums` outside autocast: a matrix product in half precision would lose the coordinates."""
+    if not torch.is_autocast_enabled(p.device.type):
+        return _sums(p)
+    with torch.autocast(p.device.type, enabled=False):
+        return _sums(p)
 
 
 def _weights(p: Tensor, mean: Tensor, gradient: Tensor) -> Tensor:
@@ -100,7 +113,9 @@ class _Expectation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, p: Tensor) -> Tensor:
-        mean, mass = _mean(p)
+        moments, mass = _moments(p)
+        empty = mass == 0  # NaN is not: it must reach whoever asked
+        mean = torch.where(empty, 0, moments / torch.where(empty, 1, mass))
         ctx.save_for_backward(p, mean, mass)
         return mean
 
@@ -123,7 +138,8 @@ class _SoftArgmax(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         p = F.softmax(z.flatten(2), -1).view_as(z)
-        mean, _ = _mean(p)
+        moments, mass = _moments(p)
+        mean = moments / mass
         ctx.save_for_backward(p, mean)
         return p, mean
 

@@ -75,11 +75,13 @@ def gaussian_lines(coords: Float[Tensor, "B J d"], size: Sequence[int], sigma: f
 
 def outer(lines: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
     """Lines (B, J, W), (B, J, H), (B, J, D) -> their product (B, J, D, H, W); written into `out` if given."""
-    total = lines[0]
-    for i, line in enumerate(lines[1:], 1):
-        rest = total.unsqueeze(2)
-        line = line.view(*line.shape, *(1,) * i)
-        total = torch.mul(line, rest, out=out) if i == len(lines) - 1 and out is not None else line * rest
+    total = lines[-1]
+    for i, line in enumerate(reversed(lines[:-1]), 1):  # x last, so that the inner loop reads one short row and writes
+        line = line.view(*line.shape[:2], *(1,) * i, -1)
+        last = i == len(lines) - 1
+        total = (
+            torch.mul(total.unsqueeze(-1), line, out=out) if last and out is not None else total.unsqueeze(-1) * line
+        )
     return total
 
 
@@ -160,13 +162,12 @@ class MarginalGaussian:
 
     def __call__(self, maps: Tensor, p: Tensor, labels: Labels) -> Part:
         """Raw maps, probabilities and labels -> Part."""
-        size, terms = p.shape[2:], []
-        for marginal, line in zip(
-            marginals(p), gaussian_lines(labels.coords.to(p.dtype), size, self.sigma), strict=True
-        ):
-            terms.append((marginal - line / line.sum(-1, keepdim=True)).square().sum(-1))
-        weight = labels.weight * _touching(labels.coords, size, 3 * self.sigma)
-        return Part((torch.stack(terms, -1) * weight).sum(-1), weight.amax(-1))
+        size = p.shape[2:]
+        lines = gaussian_lines(labels.coords.to(p.dtype), size, self.sigma)
+        pairs = zip(marginals(p), lines, strict=True)
+        each = torch.stack([(m - line / line.sum(-1, keepdim=True)).square().sum(-1) for m, line in pairs], -1)
+        share, joint = shares(labels.weight * _touching(labels.coords, size, 3 * self.sigma))
+        return Part((each * share).sum(-1), joint)
 
 
 @dataclass(frozen=True)

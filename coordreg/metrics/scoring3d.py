@@ -71,6 +71,11 @@ class Scoring3D:
     exclude: tuple[int, ...] = ()
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """Errors in mm that claims may name beside the thresholds."""
+        return ("mpjpe", "pa_mpjpe", "pa_rigid", "n_mpjpe", "depth")
+
+    @property
     def thresholds(self) -> Tensor:
         """The 51 thresholds of the curve, in mm."""
         return steps(self.limit, STEPS)
