@@ -160,6 +160,9 @@ class MarginalGaussian:
 
     sigma: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_width("MarginalGaussian", self.sigma)
+
     def __call__(self, maps: Tensor, p: Tensor, labels: Labels) -> Part:
         """Raw maps, probabilities and labels -> Part."""
         size = p.shape[2:]

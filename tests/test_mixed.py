@@ -52,7 +52,7 @@ def test_joined_holds_the_images_of_all_parts_in_order() -> None:
     assert len(whole) == 7
     for i, (part, k) in enumerate([(a, 0), (a, 1), (b, 0), (b, 1), (b, 2), (b, 3), (c, 0)]):
         one, alone = whole.batch(torch.tensor([i])), part.open().batch(torch.tensor([k]))
-        for name in ("images", "visible", "normaliser", "affine", "hint"):
+        for name in ("images", "visible", "normaliser", "affine"):
             assert torch.equal(getattr(one, name), getattr(alone, name)), name
         assert torch.equal(one.labels.coords, alone.labels.coords)
         assert torch.equal(one.labels.weight, alone.labels.weight)
@@ -102,8 +102,11 @@ def test_without_depth_takes_away_z_and_nothing_else() -> None:
     assert not flat.weight[..., 2].any()
     assert torch.equal(flat.coords[..., :2], full.coords[..., :2])
     assert torch.equal(flat.weight[..., :2], full.weight[..., :2])
-    for name in ("images", "visible", "normaliser", "affine", "hint"):
+    for name in ("images", "visible", "normaliser", "affine"):
         assert torch.equal(getattr(flat, name), getattr(full, name)), name
+    assert flat.hint is not None and full.hint is not None
+    assert torch.equal(flat.hint[:, :2], full.hint[:, :2])
+    assert not flat.hint[:, 2].any()
 
 
 def test_without_depth_leaves_the_store_it_was_given_alone() -> None:

@@ -42,7 +42,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class WithoutDepth:
-    """A data set in three dimensions of which only x and y are labelled, as photographs are: z has weight 0."""
+    """A data set in space of which x and y are labelled, as photographs are: z is NaN, its weight 0, the hint's z 0."""
 
     data: Any
 
@@ -56,4 +56,8 @@ class WithoutDepth:
             )
         coords, weight = store.coords.clone(), store.weight.clone()
         coords[..., 2], weight[..., 2] = torch.nan, 0.0
-        return replace(store, coords=coords, weight=weight)
+        hint = store.hint
+        if hint is not None:
+            hint = hint.clone()
+            hint[..., 2] = 0.0
+        return replace(store, coords=coords, weight=weight, hint=hint)

@@ -131,7 +131,7 @@ def capacity(profile: str) -> list[Run]:
     network to gain with depth, and I1 on the smallest to come near H1 on the largest.
     """
     s = scale(profile)
-    depths = {"smoke": (10, 10, 18), "cpu": (10, 18, 34), "gpu": (18, 34, 50)}[profile]
+    depths = {"smoke": (10, 18, 34), "cpu": (10, 18, 34), "gpu": (18, 34, 50)}[profile]
     h1 = figures_runs(
         profile, f"H1 ResNet-{depths[2]}", heatmap.H1, 2, heatmap.READINGS[:2],
         lr=heatmap.CHOSEN.get(profile, {}).get("H1"),
@@ -267,7 +267,7 @@ def claims(profile: str) -> list[Claim]:
     for better, worse in ("ab", "bd", "cd"):
         for name in ("H1", "I1"):
             add("integral-tab2", at(name, better), at(name, worse), f"{name}: ({better}) above ({worse})", ("auc",))
-    low, middle, high = {"smoke": (10, 10, 18), "cpu": (10, 18, 34), "gpu": (18, 34, 50)}[profile]
+    low, middle, high = {"smoke": (10, 18, 34), "cpu": (10, 18, 34), "gpu": (18, 34, 50)}[profile]
 
     def deep(name: str, depth: int) -> Side:
         return Side("integral-capacity", f"{name} ResNet-{depth}", "argmax" if name == "H1" else "method")
