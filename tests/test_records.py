@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,8 +12,7 @@ import torch
 from coordreg import running
 from coordreg.baseline import Blind, MeanPose, OnePose
 from coordreg.coords import to_pixels
-from coordreg.experiments import names, runs
-from coordreg.experiments.heatmap import CHOSEN
+from coordreg.experiments import dsnt, heatmap, integral, names, runs, stn
 from coordreg.experiments.table import results
 from coordreg.heatmap import Argmax, QuarterSecond
 from coordreg.method import Estimator
@@ -280,14 +280,27 @@ def test_committed_records_are_whole_current_and_declared(monkeypatch: pytest.Mo
     assert sum(p.stat().st_size for p in root().rglob("*")) < 40e6
 
 
-def test_chosen_rates_are_those_the_search_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "reading", "metric"),
+    [
+        (heatmap, "argmax", "auc"),
+        (dsnt, "method", "auc"),
+        (integral, "method", "auc"),
+        (stn, "method", "accuracy"),
+    ],
+)
+def test_chosen_rates_are_those_the_search_found(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, reading: str, metric: str
+) -> None:
     monkeypatch.delenv("COORDREG_RESULTS")
-    for profile, chosen in CHOSEN.items():
-        if not complete(runs("heatmap-rates", profile), profile):
+    experiment = f"{module.__name__.rsplit('.', 1)[1]}-rates"
+    for profile, chosen in module.CHOSEN.items():
+        if not complete(runs(experiment, profile), profile):
+            assert not chosen, f"{experiment}: rates are in use that no search on record found"
             continue
-        search = results("heatmap-rates", profile)
+        search = results(experiment, profile)
         for loss, rate in chosen.items():
-            found = {label: search.mean(label, "argmax", "auc") for label in search.labels if label.split()[0] == loss}
+            found = {label: search.mean(label, reading, metric) for label in search.labels if label.split()[0] == loss}
             assert max(found, key=lambda label: found[label]) == f"{loss} {rate:g}", found
 
 

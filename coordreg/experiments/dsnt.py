@@ -28,7 +28,7 @@ REGULARISED = spec(DSNT, regulariser=JS(1.0), weight=1.0)
 METHODS = {"FC": spec(Regression), "DSNT": PLAIN, "DSNTr": REGULARISED}
 
 #: Learning rates chosen on the validation figures (experiment dsnt-rates) from chapter 2's list, at 16 px.
-CHOSEN: dict[str, dict[str, float]] = {"cpu": {}}
+CHOSEN = {"cpu": {"FC": 1e-2, "DSNT": 1e-2, "DSNTr": 2e-2}}
 
 
 def _rate(profile: str, name: str) -> float | None:
