@@ -6,15 +6,17 @@ paper has a ResNet-34 at 28 px of 224, the cpu profile has a narrow ResNet-18 at
 
 from dataclasses import replace
 
+from coordreg.backbones.hourglass import Hourglasses, HourglassStem
 from coordreg.backbones.resnet import ResNet, head, trunk_channels
 from coordreg.data.mixed import Joined
 from coordreg.dsnt import DSNT, JS, KL, FullyConnected, Regression, Variance
 from coordreg.expectation import Rectified
 from coordreg.experiments import heatmap
 from coordreg.experiments.claims import Claim, Side
-from coordreg.experiments.scale import figures_runs, scale
+from coordreg.experiments.scale import PCKH, figures_runs, scale
 from coordreg.heatmap import Argmax
-from coordreg.method import Estimator
+from coordreg.method import Estimator, Staged
+from coordreg.metrics.borders import Borders
 from coordreg.records import Reading, Run
 from coordreg.spec import Spec, spec
 
@@ -168,6 +170,31 @@ def depth(profile: str) -> list[Run]:
     return runs
 
 
+#: Figure 9: channels (256 in the paper), and how often an hourglass halves the map: down to 2 x 2 cells.
+HOURGLASS = {"smoke": (8, 3), "cpu": (32, 3), "gpu": (256, 4)}
+
+
+def hourglass(profile: str) -> list[Run]:
+    """Figure 9: stacked hourglasses of one and two stacks, every stack supervised, by HM and by DSNTr; maps of size/4.
+
+    python -m coordreg run dsnt-hourglass --profile cpu; 12 runs of one and a half to three minutes. Expect DSNTr above
+    HM with either number, and a second stack to help.
+    """
+    scale(profile)  # refuses a profile without sizes
+    width, depth = HOURGLASS[profile]
+    rivals = {"HM": (heatmap.H1, heatmap.CHOSEN.get(profile, {}).get("H1")),
+              "DSNTr": (REGULARISED, _rate(profile, "DSNTr"))}  # fmt: skip
+    runs = []
+    for stacks in (1, 2):
+        stacked = spec(Hourglasses, channels=width, joints=16, stacks=stacks, depth=depth)
+        for name, (method, lr) in rivals.items():
+            made = spec(Estimator, backbone=spec(HourglassStem, width=width), head=stacked,
+                        method=spec(Staged, method=method))  # fmt: skip
+            base = figures_runs(profile, f"{name} {stacks}", method, 3, (Reading("method"),), lr=lr)
+            runs += [replace(run, estimator=made) for run in base]
+    return runs
+
+
 #: Figure 11's numbers of training images; the last is all that the cpu profile has.
 SAMPLES = {"smoke": (16, 64), "cpu": (1024, 2048, 4096, 8192), "gpu": (1024, 2048, 4096, 8192)}
 
@@ -204,6 +231,22 @@ def halves(profile: str) -> list[Run]:
         other = replace(there, offset=(0.25, 0.0))
         runs.append(replace(run, train=train, test=Joined((there, other)), keep=8))
     return runs
+
+
+def borders(profile: str) -> list[Run]:
+    """Section 6.4: are joints near the border of the image read less well? HM, DSNT and DSNTr at half the largest map.
+
+    python -m coordreg run dsnt-borders --profile cpu; 9 runs of about a minute. People of all sizes stand anywhere in
+    the frame, in training and in testing. Expect DSNT to lose more at the border than HM.
+    """
+    hm = figures_runs(profile, "HM", heatmap.H1, 2, heatmap.READINGS[:2], lr=heatmap.CHOSEN.get(profile, {}).get("H1"))
+    runs = [*hm, *(run for name in ("DSNT", "DSNTr") for run in _runs(profile, name, name, 2))]
+    where = {"shift": 0.5, "height": (0.5, 0.9)}
+    scoring = Borders(at=PCKH.at, limit=PCKH.limit, exclude=PCKH.exclude, within=0.1)
+    return [
+        replace(run, train=replace(run.train, **where), test=replace(run.test, **where), scoring=scoring)
+        for run in runs
+    ]
 
 
 # -- what the paper claims, declared before the runs ------------------------------------------------------------------
@@ -285,6 +328,15 @@ def claims(profile: str) -> list[Claim]:
                f"ResNet-{deep} above ResNet-{s.depth} at {size}")
         for size in sizes[1:]
     ]  # fmt: skip
+
+    def stacked(name: str, count: int) -> Side:
+        return Side("dsnt-hourglass", f"{name} {count}", "method")
+
+    found += [
+        *(_beats("dsnt-fig9", stacked("DSNTr", n), stacked("HM", n), f"DSNTr above HM with {n} stack{'s' * (n > 1)}")
+          for n in (1, 2)),
+        _beats("dsnt-fig9", stacked("DSNTr", 2), stacked("DSNTr", 1), "DSNTr: 2 stacks above 1"),
+    ]  # fmt: skip
     few = SAMPLES[profile][0]
 
     def sampled(name: str, count: int) -> Side:
@@ -296,6 +348,11 @@ def claims(profile: str) -> list[Claim]:
         _beats("dsnt-fig11", sampled("HM", few), sampled("FC", few), f"FC below HM at {few}"),
         *(_beats("dsnt-fig11", sampled("DSNTr", n), sampled("FC", n), f"FC below DSNTr at {n}")
           for n in SAMPLES[profile][1:]),
+    ]  # fmt: skip
+    found += [
+        Claim("dsnt-boundary", f"the border costs {name} more than HM",
+              better=Side("dsnt-borders", "HM", "quarter"), worse=Side("dsnt-borders", name, "method"), metric="gain")
+        for name in ("DSNT", "DSNTr")
     ]  # fmt: skip
     half = s.test // 2
     right = [

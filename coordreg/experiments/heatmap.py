@@ -180,10 +180,6 @@ def _h(name: str) -> Side:
     return Side("heatmap-losses", name, "argmax")
 
 
-#: How much of a row the claims below cover.
-SCOPE = {"dsnt-fig7": "the line HM only", "integral-tab1": "the rows H1, H2 and H3 only"}
-
-
 def claims(profile: str) -> list[Claim]:
     """The claims of this chapter's rows. The sizes carry the profile's names."""
     side = scale(profile).size // 32

@@ -242,6 +242,7 @@ def _i(name: str) -> Side:
 
 def claims(profile: str) -> list[Claim]:
     """The claims of this chapter's rows in the plane."""
+    scale(profile)  # refuses profiles without drawn figures
     found: list[Claim] = []
 
     def add(row: str, a: Side, b: Side, text: str, metrics: Sequence[str] = ("auc",), margin: float = 0.0) -> None:

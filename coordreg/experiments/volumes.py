@@ -204,6 +204,7 @@ def hourglass(profile: str) -> list[Run]:
 
 def claims(profile: str) -> list[Claim]:
     """The claims of tables 7, 8 and 9, in MPJPE."""
+    scale(profile)  # refuses profiles without drawn figures
     found: list[Claim] = []
 
     def add(row: str, a: Side, b: Side, text: str, metric: str = "mpjpe") -> None:
