@@ -35,7 +35,8 @@ class RecordError(ValueError):
 class Reading:
     """One way to read a trained network: a decoder in place of the method's own, and perhaps the flip test.
 
-    flip: "none", "plain" or "shift" (the mirrored map moved by one column before it is averaged).
+    flip: "none"; "plain" averages the outputs for the image and its mirror image, "shift" after the mirrored map was
+    moved by one column, "points" the points instead of the outputs.
     """
 
     name: str
@@ -43,8 +44,8 @@ class Reading:
     flip: str = "none"
 
     def __post_init__(self) -> None:
-        if self.flip not in ("none", "plain", "shift"):
-            raise ValueError(f"Reading: got flip={self.flip!r}, expected 'none', 'plain' or 'shift'")
+        if self.flip not in ("none", "plain", "shift", "points"):
+            raise ValueError(f"Reading: got flip={self.flip!r}, expected 'none', 'plain', 'shift' or 'points'")
 
 
 @dataclass(frozen=True)

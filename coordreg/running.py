@@ -18,7 +18,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,11 +27,13 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from coordreg.coords import Points
+from coordreg.coords import Points, flip_coords, swap
+from coordreg.data.places import is_fixture
 from coordreg.data.store import Store
 from coordreg.fingerprint import fingerprint
+from coordreg.method import Staged
 from coordreg.metrics.pck import image_distances, pck
-from coordreg.metrics.scoring import Scores, score
+from coordreg.metrics.scoring import score
 from coordreg.records import (
     FORMAT,
     Reading,
@@ -49,6 +51,17 @@ from coordreg.records import (
 )
 from coordreg.spec import describe
 from coordreg.train import CheckpointError, atomic, fit, load_checkpoint, predict
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """What scoring gives: a summary for the record, numbers by image, and the points if pages may draw them."""
+
+    @property
+    def points(self) -> torch.Tensor | None: ...
+
+    def summary(self) -> dict[str, Any]: ...
+    def images(self) -> dict[str, NDArray[Any]]: ...
 
 
 def execute(
@@ -96,6 +109,7 @@ def execute(
             return found
         scores = {reading.name: read(estimator, run, reading, test) for reading in run.readings}
         seen = run.training.steps * run.training.batch
+        fixture = {"fixture": True} if is_fixture(run.train, run.test) else {}
         data: dict[str, Any] = {
             "format": FORMAT,
             "key": run.key,
@@ -118,7 +132,7 @@ def execute(
             "cpu_s": round(cpu, 1),
             "images_per_s": None if resumed else round(seen / wall, 1),
             "peak_memory_mb": _peak_memory(fabric.device),
-            "data": {"train": train.fingerprint, "test": test.fingerprint, "test_images": len(test)},
+            "data": {"train": train.fingerprint, "test": test.fingerprint, "test_images": len(test), **fixture},
             "code": code,
             "made": made(fabric),
         }
@@ -170,7 +184,7 @@ def _usable(checkpoint: Path, config: str) -> bool:
 
 
 @torch.no_grad()
-def _kept(estimator: Any, run: Run, test: Store, scores: dict[str, Scores]) -> dict[str, NDArray[Any]]:
+def _kept(estimator: Any, run: Run, test: Store, scores: dict[str, Measured]) -> dict[str, NDArray[Any]]:
     """The network's output for the first `keep` test images, and the points of up to 1,024 by the first reading."""
     if not run.keep:
         return {}
@@ -185,11 +199,12 @@ def _kept(estimator: Any, run: Run, test: Store, scores: dict[str, Scores]) -> d
     }
 
 
-def read(estimator: Any, run: Run, reading: Reading, test: Store) -> Scores:
+def read(estimator: Any, run: Run, reading: Reading, test: Store) -> Measured:
     """Measure a trained network under one reading."""
     method = estimator.method
+    method = method.method if isinstance(method, Staged) else method  # what reads the last of several stages
     wanted = {} if reading.decoder is None else {"decoder": reading.decoder}
-    if reading.flip != "none":
+    if reading.flip in ("plain", "shift"):
         wanted["flip_shift"] = reading.flip == "shift"
     missing = [name for name in wanted if not hasattr(method, name)]
     if missing:
@@ -201,13 +216,21 @@ def read(estimator: Any, run: Run, reading: Reading, test: Store) -> Scores:
     try:
         for name, value in wanted.items():
             setattr(method, name, value)
-        points: Points = predict(estimator, test, flip=test.pairs if reading.flip != "none" else None)
+        points: Points = predict(estimator, test, flip=test.pairs if "flip_shift" in wanted else None)
+        if reading.flip == "points":
+            points = _averaged(points, predict(estimator, replace(test, images=test.images.flip(-1))), test)
     finally:
         for name, value in own.items():
             setattr(method, name, value)
     own_way = getattr(run.scoring, "score", None)
-    found: Scores = own_way(points, test) if own_way is not None else score(points, test, run.scoring)
+    found: Measured = score(points, test, run.scoring) if own_way is None else own_way(points, test)
     return found
+
+
+def _averaged(points: Points, mirrored: Points, data: Store) -> Points:
+    """The mean of points and of those predicted for the mirror images."""
+    coords = 0.5 * (points.coords + flip_coords(mirrored.coords, data.pairs))
+    return Points(coords, 0.5 * (points.score + swap(mirrored.score, data.pairs)))
 
 
 def run_all(

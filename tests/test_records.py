@@ -317,3 +317,20 @@ def test_the_mean_pose_learns_the_mean() -> None:
     labels = run.train.open().coords.mean(0).numpy()
     assert np.abs(record.kept("points")[0].astype(np.float32) - labels).max() < 0.2  # flips exchange left and right
     assert describe(run.estimator)["method"] == {"make": "coordreg.baseline.MeanPose"}
+
+
+def test_the_flip_test_on_points_averages_points() -> None:
+    run = _runs()[0]
+    torch.manual_seed(0)
+    estimator, test = run.estimator.build(), run.test.open()
+    found = running.read(estimator, run, Reading("flip-points", flip="points"), test)
+    images = test.images.float() / 255
+    there, mirrored = estimator.predict(images), estimator.predict(images.flip(-1))
+    back = mirrored.coords.clone()
+    back[..., 0] *= -1
+    order = list(range(16))
+    for a, b in test.pairs:
+        order[a], order[b] = b, a
+    assert found.points is not None
+    torch.testing.assert_close(found.points, (there.coords + back[:, order]) / 2)
+    assert not torch.allclose(found.points, there.coords)

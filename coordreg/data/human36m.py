@@ -113,6 +113,10 @@ class H36MStore(Store):
         affine, focal, centre, depth = (v if index is None else v[index.to(v.device)] for v in columns)
         return Meta(affine, focal, centre, depth, self.half)
 
+    def to_mm(self, coords: Float[Tensor, "N J 3"]) -> Float[Tensor, "N J 3"]:
+        """Points of all images in order -> mm in the camera's frame: `to_camera_mm` with this store's `meta`."""
+        return to_camera_mm(coords, self.meta())
+
     def batch(self, index: Int[Tensor, " B"], generator: torch.Generator | None = None) -> Batch:
         """As `Store.batch`, on the device of the labels; only the batch's images travel."""
         device = self.coords.device

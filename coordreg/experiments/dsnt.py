@@ -20,8 +20,14 @@ from coordreg.metrics.borders import Borders
 from coordreg.records import Reading, Run
 from coordreg.spec import Spec, spec
 
-#: A network of the family is read by its mean, by the mode of the same map, and with the flip test.
-READINGS = (Reading("method"), Reading("argmax", Argmax()), Reading("flip", flip="plain"))
+#: A network of the family is read by its mean, by the mode of the same map, and with the flip test, which averages maps
+#: before the softmax or points. The first multiplies two probabilities, which is not what a mean was trained for.
+READINGS = (
+    Reading("method"),
+    Reading("argmax", Argmax()),
+    Reading("flip", flip="plain"),
+    Reading("flip-points", flip="points"),
+)
 #: Vectors hold no map.
 VECTOR_READINGS = (Reading("method"), Reading("flip", flip="plain"))
 
@@ -62,6 +68,11 @@ def _runs(
     return [replace(run, estimator=fully_connected(profile, upsamplings)) for run in runs]
 
 
+def _first(runs: list[Run]) -> list[Run]:
+    """The same runs with their first reading alone."""
+    return [replace(run, readings=run.readings[:1]) for run in runs]
+
+
 def rates(profile: str) -> list[Run]:
     """The learning-rate search for FC, DSNT, DSNTr: chapter 2's list of rates, seed and validation figures.
 
@@ -71,7 +82,7 @@ def rates(profile: str) -> list[Run]:
         run
         for name in METHODS
         for lr in heatmap.RATES
-        for run in _runs(profile, name, f"{name} {lr:g}", 3, lr=lr, seeds=(100,), split="val")
+        for run in _first(_runs(profile, name, f"{name} {lr:g}", 3, lr=lr, seeds=(100,), split="val"))
     ]
 
 

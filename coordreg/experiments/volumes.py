@@ -44,7 +44,7 @@ from coordreg.train import Cosine, Training
 
 JOINTS = len(H36M17)
 SCORING = Scoring3D(root=H36M17.joints.index("pelvis"))
-READINGS = (Reading("method"), Reading("flip", flip="plain"))
+READINGS = (Reading("method"), Reading("flip-points", flip="points"))
 ROWS = ("R1", "H1", "H2", "I*", "I1", "I2")
 #: What people do in the studio.
 STUDIO_ACTIONS = Actions(("stand", "walk", "gesture", "reach", "point", "sit"))
