@@ -9,6 +9,7 @@ import typer
 from coordreg import experiments, ledger, records, running
 from coordreg import rerun as reruns
 from coordreg.data.commands import data_app
+from coordreg.experiments import recipes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Coordinate regression: train, measure, predict.")
 app.add_typer(data_app, name="data", help="Look for, fetch, show and pack data sets.")
@@ -24,6 +25,10 @@ def run(
     only: Annotated[str, typer.Option(help="only runs with this label")] = "",
     seed: Annotated[int | None, typer.Option(help="only this seed")] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="train again what is stale")] = False,
+    data: Annotated[str | None, typer.Option(help="profile paper: mpii, coco or human36m")] = None,
+    root: Annotated[Path | None, typer.Option(help="profile paper: the folder that contains them")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="profile paper: say what it takes, train nothing")] = False,
+    epochs: Annotated[int | None, typer.Option(help="profile paper: other epochs than the paper's")] = None,
 ) -> None:
     """Train what is missing of an experiment and write its records."""
     if experiment == "list":
@@ -34,10 +39,20 @@ def run(
     if not wanted:
         labels = dict.fromkeys(r.label for r in experiments.runs(experiment, profile))
         raise ValueError(f"run: nothing matches --only {only!r} --seed {seed}; labels are {', '.join(labels)}")
+    if profile == "paper":
+        recipes.look_in(root, wanted, data)
+        if dry_run:
+            typer.echo(recipes.dry_run([recipes.adapt(r, epochs=epochs) for r in wanted]))
+            return
+        wanted = recipes.here(wanted, epochs)
+    elif data is not None or root is not None or dry_run or epochs is not None:
+        raise ValueError(f"run: --data, --root, --epochs and --dry-run are for --profile paper, got {profile!r}")
     for run_, record in zip(wanted, running.run_all(wanted, profile, workers=workers, refresh=refresh), strict=True):
         first = record.reading(run_.readings[0].name)
         shown = ", ".join(f"{t}: {v:.1f}" for t, v in first["at"].items())
-        typer.echo(f"{run_.label:14s} seed {run_.seed}  PCK at {shown}, AUC {first['auc']:.1f}  {record.path.name}")
+        area = f", AUC {first['auc']:.1f}" if "auc" in first else ""
+        made = "  FIXTURE, no evidence" if record["data"].get("fixture") else ""
+        typer.echo(f"{run_.label:14s} seed {run_.seed}  at {shown}{area}  {record.path.name}{made}")
 
 
 @app.command()

@@ -8,7 +8,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from coordreg import experiments
 from coordreg.experiments.claims import Claim, Judgement, Side, interval, judge
 from coordreg.experiments.exact import Exact
+from coordreg.experiments.recipes import needs
 from coordreg.experiments.table import PUBLISHED
 from coordreg.papers import PAPERS, ROWS, Row
 from coordreg.records import Record, RecordError, Run, check_profile, find, root
@@ -105,6 +106,16 @@ def exacts() -> dict[str, Exact]:
     return {known(row).id: check for found in checks for row, check in found.items()}
 
 
+def recipes() -> dict[str, str]:
+    """By row: the command that runs the paper's own recipe, where there is one."""
+    found = {known(row).id: name for m in modules() for row, name in getattr(m, "RECIPES", {}).items()}
+    sets = {name: needs(experiments.runs(name, "paper"))[0] for name in dict.fromkeys(found.values())}
+    return {
+        row: f"python -m coordreg run {name} --profile paper --data {sets[name]} --root DIR"
+        for row, name in found.items()
+    }
+
+
 # -- records ----------------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +146,9 @@ class Shelf:
             self._records[key] = None
             try:
                 record = find(run, profile)
-                if record is not None:
+                if record is not None and record["data"].get("fixture"):
+                    self.refused[run.key] = f"{profile}/{run.key}: made from a fixture, which is no evidence"
+                elif record is not None:
                     self._records[key] = record if record.arrays() else None
             except RecordError as error:
                 self.refused[run.key] = f"{profile}/{run.key}: {error}".replace(f"{root()}/", "")
@@ -176,14 +189,20 @@ def rows(profile: str = "published", only: str | None = None) -> list[Entry]:
     if profile != "published":
         check_profile(profile)
     wanted = ROWS if only is None else (known(only),)
-    shelf, scope, exact = Shelf(), scopes(), exacts()
+    shelf, scope, exact, recipe = Shelf(), scopes(), exacts(), recipes()
     claims = {p: declared(p) for p in (PUBLISHED if profile == "published" else (profile,))}
-    return [
-        _entry(
-            row, {p: found.get(row.id, []) for p, found in claims.items()}, exact.get(row.id), scope.get(row.id), shelf
-        )
+    found = [
+        _entry(row, {p: c.get(row.id, []) for p, c in claims.items()}, exact.get(row.id), scope.get(row.id), shelf)
         for row in wanted
     ]
+    return [_with_recipe(entry, recipe.get(entry.row.id)) for entry in found]
+
+
+def _with_recipe(entry: Entry, command: str | None) -> Entry:
+    """A row that owes its paper's recipe says how to run it, as long as it is not judged from it."""
+    if command is None or "recipe" not in entry.row.parts or entry.profile == "paper":
+        return entry
+    return replace(entry, missing="; ".join(part for part in (entry.missing, command) if part))
 
 
 def _entry(row: Row, claims: dict[str, list[Claim]], exact: Exact | None, scope: str | None, shelf: Shelf) -> Entry:
@@ -197,6 +216,8 @@ def _entry(row: Row, claims: dict[str, list[Claim]], exact: Exact | None, scope:
         refused += [f"refused: {why}" for key, why in shelf.refused.items() if key in keys]
         if all(total and not absent for absent, total in lacking.values()):
             return _judged(row, profile, wanted, exact, scope, refused, shelf)
+        if profile == "paper":  # said by the row's recipe
+            continue
         missing = "; ".join(
             f"python -m coordreg run {name} --profile {profile} ({absent} of {total} records missing)"
             for name, (absent, total) in lacking.items()

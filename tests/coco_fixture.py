@@ -54,6 +54,8 @@ def write(root: Path, count: int, split: str = "val2017", seed: int = 0) -> Trut
 
     The file root/detections.json holds every box with the score 0.9, one of them twice (0.5), and a dog.
     """
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "FIXTURE").write_text("drawn pictures and invented labels\n")
     truth = people(count, seed)
     images = [*dict.fromkeys(truth.image_ids.tolist()), 9999]
     for image in images:

@@ -95,8 +95,15 @@ def draw(path: Path, dot: np.ndarray) -> None:
     Image.fromarray(np.repeat((40 + 200 * light).astype(np.uint8)[..., None], 3, 2)).save(path, quality=95)
 
 
+def mark(root: Path) -> None:
+    """The file that says that a folder holds no real data."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "FIXTURE").write_text("invented people before invented cameras\n")
+
+
 def write_3dmppe(root: Path, world: World, listed: Sequence[int] = LISTED, images: bool = True) -> None:
     """annotations/*.json and images/, joints of the world in mm."""
+    mark(root)
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for subject in sorted({key[0] for key in world.poses}):
         entries: list[dict[str, Any]] = []
@@ -132,6 +139,7 @@ ACTION_NAMES = {
 
 def write_fetch(root: Path, world: World, listed: Sequence[int] = LISTED, images: bool = True) -> None:
     """processed/S1/Eating-1/annot.h5 and imageSequence/, 32 joints of the camera in mm, frames from 1."""
+    mark(root)
     for (subject, action, take), poses in world.poses.items():
         base = root / "processed" / f"S{subject}" / f"{ACTION_NAMES[action]}-{take}"
         base.mkdir(parents=True, exist_ok=True)
@@ -172,6 +180,7 @@ def write_parameters(path: Path, world: World) -> None:
 
 def write_videopose3d(root: Path, world: World, flat: bool = True) -> None:
     """data_3d_h36m.npz (world metres, float32), data_2d_h36m_gt.npz with two frames too many, the cameras."""
+    mark(root)
     poses: dict[str, dict[str, Any]] = {}
     points: dict[str, dict[str, Any]] = {}
     for (subject, action, take), world_mm in world.poses.items():
@@ -192,6 +201,7 @@ def write_videopose3d(root: Path, world: World, flat: bool = True) -> None:
 
 def write_mmpose(root: Path, world: World, listed: Sequence[int] = LISTED, images: bool = True, fps: int = 50) -> None:
     """annotation_body3d/fps50/h36m_{train,test}.npz in metres, cameras.pkl with R transposed, images/."""
+    mark(root)
     base = root / "annotation_body3d"
     (base / f"fps{fps}").mkdir(parents=True, exist_ok=True)
     for split, subjects in (("train", (1, 5, 6, 7, 8)), ("test", (9, 11))):

@@ -132,6 +132,8 @@ def pictures(truth: Truth) -> list[tuple[str, Any, int]]:
 
 def write(root: Path, count: int, held: int = 4, seed: int = 0) -> tuple[Truth, Truth]:
     """Write a data set of `count` people to train on and `held` to test on, in all three forms; return both."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "FIXTURE").write_text("drawn pictures and invented labels\n")
     train, valid = people(count, 1, seed), people(held, 1 + count, seed + 1)
     for split, truth in (("train", train), ("valid", valid)):
         draw(root / "images", truth)

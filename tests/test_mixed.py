@@ -104,7 +104,8 @@ def test_without_depth_takes_away_z_and_nothing_else() -> None:
     assert torch.equal(flat.weight[..., :2], full.weight[..., :2])
     for name in ("images", "visible", "normaliser", "affine"):
         assert torch.equal(getattr(flat, name), getattr(full, name)), name
-    assert flat.hint is not None and full.hint is not None
+    assert flat.hint is not None
+    assert full.hint is not None
     assert torch.equal(flat.hint[:, :2], full.hint[:, :2])
     assert not flat.hint[:, 2].any()
 

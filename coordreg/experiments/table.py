@@ -94,7 +94,9 @@ def results(name: str, profile: str = "published", *, workers: int | None = None
             except ValueError:  # the experiment has no such profile
                 continue
             if complete(wanted, candidate):
-                return Results(name, candidate, _one_data_set(run_all(wanted, candidate)))
+                found = run_all(wanted, candidate)
+                if not any(record["data"].get("fixture") for record in found):  # made from a fixture: never shown
+                    return Results(name, candidate, _one_data_set(found))
         return Results(name, None, (), "No profile has all its records.")
     wanted = runs(name, profile)
     workers = workers or int(os.environ.get("COORDREG_WORKERS", "1"))

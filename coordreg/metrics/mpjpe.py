@@ -4,7 +4,8 @@
     n_mpjpe     after that shift and the best scale
     pa_mpjpe    after the best shift, rotation and scale (Procrustes), or without the scale ("rigid")
 
-Each forgives more than the one before, so that the figures do not compare across protocols. Units are those of the
+Each leaves less of the error in, though not always a smaller mean: the alignments minimise squares, not distances. The
+figures do not compare across protocols. Units are those of the
 input, usually millimetres. Sources: Ionescu et al., PAMI 2014 (Human3.6M); Umeyama, PAMI 1991 (the alignment);
 Rhodin et al., CVPR 2018 (N-MPJPE).
 """

@@ -38,6 +38,9 @@ COLOURS = {
 ALIASES = {
     "quarter shift": "quarter",
     "sign": "quarter",
+    "hm": "quarter",
+    "fc": "regression",
+    "dsntr": "second",
     "h1": "quarter",
     "h2": "dark",
     "h3": "second",

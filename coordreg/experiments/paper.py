@@ -1,0 +1,156 @@
+"""The papers' recipes by the names of their tables and figures: profile "paper", on real files, one seed.
+
+    python -m coordreg run paper-dsnt-fig7 --profile paper --data mpii --root DIR --dry-run
+
+DIR is the folder that contains mpii/, coco/ and human36m/, as for `data check`. Without --dry-run it trains, resumes
+and records. `paper_dsnt.py` and `paper_integral.py` say what a recipe takes from its paper, and what is our choice.
+"""
+
+from coordreg.experiments import paper_dsnt as dsnt
+from coordreg.experiments import paper_integral as integral
+from coordreg.experiments.recipes import paper_only
+from coordreg.records import Run
+
+# -- Nibali et al. 2018 ------------------------------------------------------------------------------------------------
+
+
+def dsnt_fig7(profile: str) -> list[Run]:
+    """DSNT, figure 7 on MPII: HM, FC, DSNT, DSNTr on ResNet-34 with maps of 7, 14, 28, 56 px.
+
+    16 runs of 120 epochs. Printed: HM 44% at 7 px; DSNT 90.5% above it there and 2.0% at 56 px (relative).
+    """
+    paper_only(profile)
+    return [dsnt.resnet(name, 34, cells) for name in dsnt.METHODS for cells in dsnt.STRIDES]
+
+
+def dsnt_fig8(profile: str) -> list[Run]:
+    """DSNT, figure 8 on MPII: DSNTr on ResNet-18, 34, 50, 101 by map size; ResNet-101@56px did not fit and is left out.
+
+    15 runs of 120 epochs, four shared with figure 7.
+    """
+    paper_only(profile)
+    every = [(depth, cells) for depth in dsnt.DEPTHS for cells in dsnt.STRIDES]
+    return [dsnt.resnet("DSNTr", *pair) for pair in every if pair not in dsnt.LEFT_OUT]
+
+
+def dsnt_fig9(profile: str) -> list[Run]:
+    """DSNT, figure 9 on MPII: hourglasses of 1, 2, 4, 8 stacks by HM and DSNTr; 8 runs of 120 epochs."""
+    paper_only(profile)
+    return [dsnt.hourglass(name, stacks) for name in ("HM", "DSNTr") for stacks in dsnt.STACKS]
+
+
+def dsnt_fig10(profile: str) -> list[Run]:
+    """DSNT, figure 10 on MPII: ResNet-50 by DSNTr at 14, 28, 56 px and hourglasses by HM; all shared with 8 and 9."""
+    paper_only(profile)
+    return [
+        *(dsnt.resnet("DSNTr", 50, cells) for cells in (14, 28, 56)),
+        *(dsnt.hourglass("HM", stacks) for stacks in dsnt.STACKS),
+    ]
+
+
+def dsnt_tab4(profile: str) -> list[Run]:
+    """DSNT, table 4: DSNTr on ResNet-50@28px beside the hourglass of 8, on the validation split: 89.5 and 90.9."""
+    paper_only(profile)
+    return [dsnt.resnet("DSNTr", 50, 28), dsnt.hourglass("HM", 8)]
+
+
+# -- Sun et al. 2018 ---------------------------------------------------------------------------------------------------
+
+
+def integral_tab1(profile: str) -> list[Run]:
+    """Integral regression, table 1 and figure 2 on MPII: R1, H1-H3, I*, I1-I3 on ResNet-50; 8 runs of 140 epochs."""
+    paper_only(profile)
+    return [integral.flat(name, name) for name in integral.ROWS]
+
+
+def integral_tab2(profile: str) -> list[Run]:
+    """Integral regression, table 2 on MPII: H1 and I1 at 256 and 128 px with three and two upsamplings; 8 runs."""
+    paper_only(profile)
+    return [
+        integral.flat(name, f"{name} {letter}", size=size, deconvs=deconvs)
+        for letter, (size, deconvs) in integral.SETTINGS.items()
+        for name in ("H1", "I1")
+    ]
+
+
+def integral_tab3(profile: str) -> list[Run]:
+    """Integral regression, table 3 on MPII: I1 on ResNet-18, 50, 101 and H1 on ResNet-101; 4 runs."""
+    paper_only(profile)
+    every = [("H1", 101), ("I1", 18), ("I1", 50), ("I1", 101)]
+    return [integral.flat(name, f"{name} ResNet-{depth}", depth=depth) for name, depth in every]
+
+
+def integral_tab4(profile: str) -> list[Run]:
+    """Integral regression, table 4 on MPII: MS-H1 with 1, 3, 4 stages and MS-I1 with 1 to 4; 7 runs, two shared."""
+    paper_only(profile)
+    every = [*(("H1", count) for count in (1, 3, 4)), *(("I1", count) for count in (1, 2, 3, 4))]
+    return [integral.flat(name, f"MS-{name} {count}", stages=count) for name, count in every]
+
+
+def integral_tab5(profile: str) -> list[Run]:
+    """Integral regression, table 5 on MPII's validation split: R1, H1, I1, and in 4 stages, and on hourglasses; 7 runs.
+
+    Printed for the test set: H1 89.4, MS-H1 89.8, HG-H1 90.4, R1 87.0, I1 90.0, MS-I1 90.7, HG-I1 91.0, with the flip
+    test and the validation split among the training images.
+    """
+    paper_only(profile)
+    found = [integral.flat("R1", "R1")]
+    for name in ("H1", "I1"):
+        found += [integral.flat(name, name), integral.flat(name, f"MS-{name}", stages=4)]
+        found += [integral.flat(name, f"HG-{name}", stacks=8)]
+    return found
+
+
+def integral_tab6(profile: str) -> list[Run]:
+    """Integral regression, table 6 on COCO's val2017: H1 and I1 on ResNet-101 with three upsamplings; 2 runs.
+
+    Printed for test-dev in detected boxes: I1 67.8 AP, H1 1.5 lower.
+    """
+    paper_only(profile)
+    return [integral.flat(name, name, depth=101, deconvs=3, coco=True) for name in ("H1", "I1")]
+
+
+def integral_tab7(profile: str) -> list[Run]:
+    """Integral regression, table 7 on Human3.6M: R1, H1, H2, I*, I1, I2 by strategies 1 and 2; 12 runs of 28 epochs."""
+    paper_only(profile)
+    return [integral.space(name, strategy, f"{name} {strategy}") for strategy in (1, 2) for name in integral.ROWS3D]
+
+
+def integral_tab8(profile: str) -> list[Run]:
+    """Integral regression, table 8 on Human3.6M: hourglasses with depths (64) and (1, 64) by H1 and I1; 4 runs."""
+    paper_only(profile)
+    return [
+        integral.space(name, 1, f"{name} {count}", bins=bins)
+        for count, bins in integral.DEPTHS.items()
+        for name in ("H1", "I1")
+    ]
+
+
+def integral_tab9(profile: str) -> list[Run]:
+    """Integral regression, table 9 on Human3.6M and MPII: H2 and I2 by image and map size; 8 runs, two shared."""
+    paper_only(profile)
+    return [
+        integral.space(name, 2, f"{name} {letter}", size=size, deconvs=deconvs)
+        for letter, (size, deconvs) in integral.SETTINGS.items()
+        for name in ("H2", "I2")
+    ]
+
+
+def integral_tab10(profile: str) -> list[Run]:
+    """Integral regression, table 10: protocol 1, PA-MPJPE by action, with MPII (printed: 40.6) and without; 2 runs."""
+    paper_only(profile)
+    labels = {2: "I* with MPII", 1: "I* without"}
+    return [integral.space("I*", strategy, label, protocol=1) for strategy, label in labels.items()]
+
+
+def integral_tab11(profile: str) -> list[Run]:
+    """Integral regression, table 11: protocol 2, MPJPE by action, with MPII (printed: 49.6); shared with table 7."""
+    paper_only(profile)
+    labels = {2: "I* with MPII", 1: "I* without"}
+    return [integral.space("I*", strategy, label) for strategy, label in labels.items()]
+
+
+def integral_tab12(profile: str) -> list[Run]:
+    """Integral regression, table 12: protocol 2, MPJPE by action, without MPII (printed: 64.1); shared with table 8."""
+    paper_only(profile)
+    return [integral.space(name, 1, f"HG-{name}", bins=integral.DEPTHS[2]) for name in ("H1", "I1")]
