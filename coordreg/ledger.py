@@ -9,7 +9,7 @@ from json import dumps
 from typing import Any
 
 from coordreg import experiments
-from coordreg.experiments.claims import Judgement
+from coordreg.experiments.claims import LOWER, Judgement, Observation
 from coordreg.experiments.table import PUBLISHED
 from coordreg.papers import HOW, PAPERS
 from coordreg.verdicts import STATUSES, Entry, Shelf, rows
@@ -54,9 +54,13 @@ def to_json(entry: Entry) -> dict[str, Any]:
 def spell(judgement: Judgement) -> str:
     """A judged claim in one line: verdict, difference, interval, seeds."""
     j, margin = judgement, judgement.claim.margin
+    if isinstance(j.claim, Observation):
+        seeds = ", ".join(f"{v:g}" for v in j.seeds)
+        return f"{j.verdict}: {j.claim.text}; expected {j.claim.low:g} to {j.claim.high:g}; seeds {seeds}"
+    unit = "mm" if j.claim.metric in LOWER else "points"
     beyond = f" against a margin of {margin:g}" if margin else ""
     seeds = ", ".join(f"{v:+.1f}" for v in j.seeds)
-    found = f"{j.difference:+.1f} points{beyond}, 95% {j.low:+.1f} to {j.high:+.1f}"
+    found = f"{j.difference:+.1f} {unit}{beyond}, 95% {j.low:+.1f} to {j.high:+.1f}"
     return f"{j.verdict}: {j.claim.text}; {found}; seeds {seeds}"
 
 

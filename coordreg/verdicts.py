@@ -278,8 +278,8 @@ def _status(
 
 def _figures(claims: Sequence[Claim], profile: str, shelf: Shelf) -> list[str]:
     """Metric by metric, the mean over seeds of every side of the claims, with the smallest and the largest seed."""
-    said = []
-    for metric in dict.fromkeys(c.metric for c in claims):
+    said, titles = [], {"auc": "AUC", "mpjpe": "MPJPE in mm", "accuracy": "accuracy", "gain": "edge less inner"}
+    for metric in dict.fromkeys(c.metric for c in claims if c.metric):
         sides = list(dict.fromkeys(s for c in claims if c.metric == metric for s in (c.worse, c.better)))
         one_reading, plain = len({s.reading for s in sides}) == 1, len({s.label for s in sides}) == len(sides)
         parts = []
@@ -289,6 +289,6 @@ def _figures(claims: Sequence[Claim], profile: str, shelf: Shelf) -> list[str]:
             low, high = interval(values)
             name = side.label if one_reading and plain else f"{side.label} {side.reading}"
             parts.append(f"{name} {np.mean(values):.1f}" + (f" ({low:.1f} to {high:.1f})" if len(values) > 1 else ""))
-        title = "AUC" if metric == "auc" else f"@{metric}"
+        title = titles.get(metric, f"@{metric}")
         said.append(f"{title}{f', {sides[0].reading}' if one_reading else ''}: {', '.join(parts)}")
     return said

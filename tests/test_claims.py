@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from coordreg import experiments, verdicts
-from coordreg.experiments.claims import Claim, Judgement, Side, interval, judge
+from coordreg.experiments.claims import Claim, Judgement, Observation, Side, interval, judge
 from coordreg.papers import ROWS
 from coordreg.records import Record
 
@@ -43,6 +43,39 @@ def test_mean_by_hand(tmp_path: Path) -> None:
     found = judge(CLAIM, [b], [a])
     assert found.difference == pytest.approx(31.25)
     assert found.seeds == pytest.approx((31.25,))
+
+
+def test_an_observation_looks_at_one_side(tmp_path: Path) -> None:
+    """The number that is read from each record, against its range: all inside, some, none."""
+    records = [record(tmp_path, "a", [0.5], [1], seed) for seed in (1, 4, 4)]
+    side = CLAIM.better
+    verdicts_of = {}
+    for name, low, high in (("one to four", 1, 4), ("four", 4, 4), ("five", 5, 5)):
+        claim = Observation(
+            "dsnt-fig5", name, side, side, "", measure=lambda r: float(r["config"]["seed"]), low=low, high=high
+        )
+        found = judge(claim, records, records)
+        assert (found.difference, found.low, found.high, found.seeds) == (3.0, 1.0, 4.0, (1.0, 4.0, 4.0))
+        verdicts_of[name] = found.verdict
+    assert verdicts_of == {"one to four": "holds", "four": "open", "five": "contradicted"}
+    with pytest.raises(ValueError, match="observe: got no records"):
+        judge(claim, [], [])
+
+
+def test_errors_in_millimetres_are_better_when_smaller(tmp_path: Path) -> None:
+    """Unlike percentages they are not multiplied, and `part` looks at some of the test images alone."""
+    sides = []
+    for name, values in (("a", [100.0, 80.0, 60.0]), ("b", [90.0, 60.0, 60.0])):
+        path = tmp_path / f"{name}.json"
+        np.savez(path.with_suffix(".npz"), **{"argmax/mpjpe": np.array(values, np.float16), "argmax/count": [1, 1, 1]})
+        digest = hashlib.sha256(path.with_suffix(".npz").read_bytes()).hexdigest()
+        sides.append(Record({"arrays": digest, "config": {"seed": 0}, "data": {"test": "t"}}, path))
+    claim = Claim(**{**vars(CLAIM), "metric": "mpjpe"})
+    assert judge(claim, [sides[1]], [sides[0]]).difference == pytest.approx(10.0)
+    part = Claim(**{**vars(CLAIM), "metric": "mpjpe", "part": (1, 3)})
+    assert judge(part, [sides[1]], [sides[0]]).difference == pytest.approx(10.0)
+    last = Claim(**{**vars(CLAIM), "metric": "mpjpe", "part": (2, 3)})
+    assert judge(last, [sides[1]], [sides[0]]).difference == 0.0
 
 
 def test_constant_difference_has_no_width(tmp_path: Path) -> None:
@@ -161,6 +194,12 @@ def test_every_declared_claim_can_be_judged(profile: str) -> None:
     checked = 0
     for claims in verdicts.declared(profile).values():
         for claim in claims:
+            if isinstance(claim, Observation):
+                assert (claim.better, claim.low <= claim.high) == (claim.worse, True)
+                assert any(
+                    run.label == claim.better.label for run in experiments.runs(claim.better.experiment, profile)
+                )
+                continue
             sides = []
             for side in (claim.better, claim.worse):
                 runs = [run for run in experiments.runs(side.experiment, profile) if run.label == side.label]

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -399,8 +401,14 @@ def test_html_is_escaped_and_complete(world: Callable[[str], Entry]) -> None:
 
 
 def test_the_ledger_of_this_checkout_is_quick() -> None:
-    ledger.rows(only="dsnt-fig3")  # imports
-    began = time.perf_counter()
-    entries = ledger.rows()
-    assert time.perf_counter() - began < 5
-    assert len(entries) == len(IDS)
+    """As users have it, without the type checks of these tests: 3 s of one core for all rows, imports left out."""
+    code = (
+        "import time; from coordreg import ledger; ledger.rows(only='dsnt-fig4'); began = time.process_time(); "
+        "print(len(ledger.rows()), time.process_time() - began)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
+    )
+    count, seconds = done.stdout.split()
+    assert int(count) == len(IDS)
+    assert float(seconds) < 3

@@ -5,7 +5,7 @@ experiments before their runs exist. It holds when the bootstrap over test image
 excludes the margin and all seeds agree in sign.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +40,38 @@ class Claim:
     part: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True)
+class Observation(Claim):
+    """A claim about one side alone: the number that `measure` reads from a record lies from `low` to `high`.
+
+    better, worse: both the side that is looked at. It holds if every seed's number lies there and is contradicted if
+    none does.
+    """
+
+    measure: Callable[[Record], float] = lambda record: 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+def observe(observation: Observation, records: Sequence[Record]) -> "Judgement":
+    """Judge an observation from the records of its side, a seed each; low and high are those of the seeds."""
+    if not records:
+        raise ValueError(f"observe: got no records for {observation.text!r}, expected one for every seed")
+    values = tuple(float(observation.measure(record)) for record in records)
+    inside = [observation.low <= value <= observation.high for value in values]
+    verdict = "holds" if all(inside) else "open" if any(inside) else "contradicted"
+    return Judgement(observation, float(np.mean(values)), min(values), max(values), values, verdict)
+
+
 #: Errors: smaller is better, and they are in millimetres, not in percent.
 LOWER = ("mpjpe", "pa_mpjpe", "pa_rigid", "n_mpjpe", "depth")
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The mean paired difference in points with its 95% interval, that of each seed, and whether the claim holds.
+    """The mean paired difference with its 95% interval, that of each seed, and whether the claim holds.
+
+    Differences are in points, of errors in mm; of an `Observation` they are the numbers themselves and their range.
 
     verdict: "holds", "contradicted" (the whole interval and every seed lie on the other side) or "open".
     """
@@ -63,6 +88,8 @@ def judge(
     claim: Claim, better: Sequence[Record], worse: Sequence[Record], *, samples: int = 2000, seed: int = 0
 ) -> Judgement:
     """Judge a claim from the records of both sides, paired by seed and by test image."""
+    if isinstance(claim, Observation):
+        return observe(claim, better)
     if len(better) != len(worse) or not better:
         raise ValueError(
             f"judge: got {len(better)} and {len(worse)} records for {claim.text!r}, expected one of each for every seed"
