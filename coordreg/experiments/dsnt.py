@@ -192,7 +192,7 @@ def hourglass(profile: str) -> list[Run]:
     """
     scale(profile)  # refuses a profile without sizes
     width, depth = HOURGLASS[profile]
-    rivals = {"HM": (heatmap.H1, heatmap.CHOSEN.get(profile, {}).get("H1")),
+    rivals = {"HM": (heatmap.H1, heatmap.rate(profile, "H1")),
               "DSNTr": (REGULARISED, _rate(profile, "DSNTr"))}  # fmt: skip
     runs = []
     for stacks in (1, 2):
@@ -218,8 +218,7 @@ def samples(profile: str) -> list[Run]:
         raise ValueError(f"profile: got {profile!r}, dsnt-samples comes in {', '.join(SAMPLES)}")
     runs = []
     for count in SAMPLES[profile]:
-        hm = figures_runs(profile, f"HM {count}", heatmap.H1, 3, heatmap.READINGS[:2], lr=heatmap.CHOSEN.get(
-            profile, {}).get("H1"))  # fmt: skip
+        hm = figures_runs(profile, f"HM {count}", heatmap.H1, 3, heatmap.READINGS[:2], lr=heatmap.rate(profile, "H1"))  # fmt: skip
         for run in [*hm, *(r for name in ("FC", "DSNTr") for r in _runs(profile, name, f"{name} {count}", 3))]:
             runs.append(replace(run, train=replace(run.train, count=count, augment=None)))
     return runs
@@ -232,7 +231,7 @@ def halves(profile: str) -> list[Run]:
     people on the left, the second on the right. Expect FC to fail on the right, where HM and DSNT need not notice.
     """
     s = scale(profile)
-    hm = figures_runs(profile, "HM", heatmap.H1, 3, heatmap.READINGS[:2], lr=heatmap.CHOSEN.get(profile, {}).get("H1"))
+    hm = figures_runs(profile, "HM", heatmap.H1, 3, heatmap.READINGS[:2], lr=heatmap.rate(profile, "H1"))
     left = {"offset": (-0.25, 0.0), "shift": 0.05, "height": (0.36, 0.44)}
     runs = []
     for run in [*hm, *(r for name in METHODS for r in _runs(profile, name, name, 3))]:
@@ -249,7 +248,7 @@ def borders(profile: str) -> list[Run]:
     python -m coordreg run dsnt-borders --profile cpu; 9 runs of about a minute. People of all sizes stand anywhere in
     the frame, in training and in testing. Expect DSNT to lose more at the border than HM.
     """
-    hm = figures_runs(profile, "HM", heatmap.H1, 2, heatmap.READINGS[:2], lr=heatmap.CHOSEN.get(profile, {}).get("H1"))
+    hm = figures_runs(profile, "HM", heatmap.H1, 2, heatmap.READINGS[:2], lr=heatmap.rate(profile, "H1"))
     runs = [*hm, *(run for name in ("DSNT", "DSNTr") for run in _runs(profile, name, name, 2))]
     where = {"shift": 0.5, "height": (0.5, 0.9)}
     scoring = Borders(at=PCKH.at, limit=PCKH.limit, exclude=PCKH.exclude, within=0.1)

@@ -57,7 +57,8 @@ RATES = (2.5e-3, 5e-3, 1e-2, 2e-2)
 CHOSEN = {"cpu": {"H1": 1e-2, "H2": 1e-2, "H3": 1e-2, "H3w": 5e-3}}
 
 
-def _rate(profile: str, name: str) -> float | None:
+def rate(profile: str, name: str) -> float | None:
+    """The learning rate that the search found for a row on a profile; None where none was sought."""
     return CHOSEN.get(profile, {}).get(name)
 
 
@@ -90,7 +91,7 @@ def resolution(profile: str) -> list[Run]:
         run
         for up in (0, 1, 2, 3)
         for run in figures_runs(
-            profile, f"{side * 2**up} px", H1, up, READINGS, lr=_rate(profile, "H1"), keep=24 if up == 3 else 0
+            profile, f"{side * 2**up} px", H1, up, READINGS, lr=rate(profile, "H1"), keep=24 if up == 3 else 0
         )
     ]
 
@@ -105,7 +106,7 @@ def losses(profile: str) -> list[Run]:
         run
         for name, method in LOSSES.items()
         for run in figures_runs(
-            profile, name, method, 3, READINGS, lr=_rate(profile, name), keep=24 if name == "H1" else 0
+            profile, name, method, 3, READINGS, lr=rate(profile, name), keep=24 if name == "H1" else 0
         )
     ]
 
@@ -134,7 +135,7 @@ def sigma(profile: str) -> list[Run]:
             H1.replace(target=Gaussian(sigma=width)),
             3,
             READINGS,
-            lr=_rate(profile, "H1"),
+            lr=rate(profile, "H1"),
             keep=24 if width == 1 else 0,
         )
     ]

@@ -149,9 +149,7 @@ def resolution(profile: str) -> list[Run]:
     settings = {"a": (full, 3), "b": (full, 2), "c": (full // 2, 3), "d": (full // 2, 2)}
     runs = []
     for name, (size, up) in settings.items():
-        h1 = figures_runs(
-            profile, f"H1 {name}", heatmap.H1, up, heatmap.READINGS[:2], lr=heatmap.CHOSEN.get(profile, {}).get("H1")
-        )
+        h1 = figures_runs(profile, f"H1 {name}", heatmap.H1, up, heatmap.READINGS[:2], lr=heatmap.rate(profile, "H1"))
         runs += _resized([*h1, *_runs(profile, "I1", f"I1 {name}", up)], size)
     return runs
 
@@ -166,7 +164,7 @@ def capacity(profile: str) -> list[Run]:
     depths = {"smoke": (10, 18, 34), "cpu": (10, 18, 34), "gpu": (18, 34, 50)}[profile]
     h1 = figures_runs(
         profile, f"H1 ResNet-{depths[2]}", heatmap.H1, 2, heatmap.READINGS[:2],
-        lr=heatmap.CHOSEN.get(profile, {}).get("H1"),
+        lr=heatmap.rate(profile, "H1"),
     )  # fmt: skip
     wanted = [(depths[2], run) for run in h1]
     wanted += [(d, run) for d in dict.fromkeys(depths) for run in _runs(profile, "I1", f"I1 ResNet-{d}", 2)]
@@ -200,7 +198,7 @@ def stages(profile: str) -> list[Run]:
                 head=spec(MultiStage, depth=s.depth, width=s.width, joints=16, stages=count, widths=(s.deconv,) * 2),
                 method=spec(Staged, method=inner),
             )
-            lr = heatmap.CHOSEN.get(profile, {}).get("H1") if row == "H1" else _rate(profile, row)
+            lr = heatmap.rate(profile, "H1") if row == "H1" else _rate(profile, row)
             runs += [
                 replace(run, estimator=estimator)
                 for run in figures_runs(profile, f"{name} {count}", heatmap.H1, 2, (Reading("method"),), lr=lr)
