@@ -218,7 +218,8 @@ def samples(profile: str) -> list[Run]:
         raise ValueError(f"profile: got {profile!r}, dsnt-samples comes in {', '.join(SAMPLES)}")
     runs = []
     for count in SAMPLES[profile]:
-        hm = figures_runs(profile, f"HM {count}", heatmap.H1, 3, heatmap.READINGS[:2], lr=heatmap.rate(profile, "H1"))  # fmt: skip
+        rate = heatmap.rate(profile, "H1")
+        hm = figures_runs(profile, f"HM {count}", heatmap.H1, 3, heatmap.READINGS[:2], lr=rate)
         for run in [*hm, *(r for name in ("FC", "DSNTr") for r in _runs(profile, name, f"{name} {count}", 3))]:
             runs.append(replace(run, train=replace(run.train, count=count, augment=None)))
     return runs
