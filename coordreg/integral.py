@@ -175,7 +175,10 @@ class MarginalGaussian:
 
 @dataclass(frozen=True)
 class MarginalOneHot:
-    """R in two steps with H2's loss: minus the logarithm of each marginal at the joint's cell, axis by axis."""
+    """R in two steps with H2's loss: minus the logarithm of each marginal at the joint's cell, axis by axis.
+
+    A marginal below 1e-24 at that cell passes no gradient.
+    """
 
     def __call__(self, maps: Tensor, p: Tensor, labels: Labels) -> Part:
         """Raw maps, probabilities and labels -> Part."""

@@ -96,6 +96,8 @@ def test_where_sets_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("COORDREG_DATA", str(tmp_path / "sets"))
     assert locate("mpii") == tmp_path / "sets" / "mpii"
     (tmp_path / "mpii").mkdir()
+    assert locate("mpii") == tmp_path / "sets" / "mpii"  # who names a folder means that folder
+    monkeypatch.delenv("COORDREG_DATA")
     assert locate("mpii") == Path("mpii")
     assert locate(str(tmp_path)) == tmp_path
 

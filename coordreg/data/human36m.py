@@ -7,7 +7,8 @@ in x as in y, so that the box is a few pixels in a thousand from square. Depth i
 Labels are the joints' projections without the lens's distortion, in every format, which is what back-projection by f
 and c undoes. The picture itself is bent, and not by little: of places within 1.5 m of the room's middle up to 1.8 m
 high, half are off by more than 1.8 px of 1000 and a tenth by more than 7.7 px. Joints may lie outside the crop (a
-raised hand does); their weight stays 1, as integral regression's own code has it.
+raised hand does). Their weight stays 1 when tested, as in integral regression's own code; an augmentation that turns or
+widens the crop gives them weight 0 in training, which that code does not.
 
 Back-projection. To turn a prediction into millimetres takes the depth of the pelvis and the camera, and both are the
 true ones here, as in the papers: their errors, MPJPE included, suppose that the distance of the person is known.

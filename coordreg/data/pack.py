@@ -32,13 +32,14 @@ CHUNK = 64
 
 
 def locate(root: str) -> Path:
-    """The folder of a data set: `root` itself if it is one, else $COORDREG_DATA/root, else data/root.
+    """The folder of a data set: an absolute `root` as it is, else $COORDREG_DATA/root, else `root`, else data/root.
 
     A configuration with a relative root, such as "mpii", is the same on every machine. What comes back need not exist.
     """
-    if Path(root).is_dir():
-        return Path(root)
-    return Path(os.environ.get("COORDREG_DATA", "data")) / root
+    place, base = Path(root), os.environ.get("COORDREG_DATA")
+    if place.is_absolute() or (base is None and place.is_dir()):
+        return place
+    return Path(base or "data") / root
 
 
 def key(*parts: Any) -> str:

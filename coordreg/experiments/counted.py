@@ -304,7 +304,10 @@ def efficiency() -> Exact | None:
     said, found, notes = cost.told()
     if not found:
         return None
-    ordered = all((r["time"] or 0) > 1 and (r["inference"] or 2) > 1 for r in found)
+    ratios = [r[name] for r in found for name in ("time", "inference")]
+    unmeasured = None in ratios
+    ordered = all(ratio is not None and ratio > 1 for ratio in ratios)
+    notes = [*notes, "time or memory could not be measured there"] if unmeasured else notes
     return Exact(
         f"printed ratios of the hourglass to the ResNet: time {60.5 / 18.6:.2f}x, memory {1229 / 636:.2f}x; "
         f"{'; '.join(said)}",

@@ -228,7 +228,7 @@ def samples(profile: str) -> list[Run]:
 def halves(profile: str) -> list[Run]:
     """Section 1's thought experiment: trained on people in the left half of the image, tested on both halves.
 
-    python -m coordreg run dsnt-halves --profile cpu; 9 runs of about a minute. The first half of the test images has
+    python -m coordreg run dsnt-halves --profile cpu; 12 runs of about a minute. The first half of the test images has
     people on the left, the second on the right. Expect FC to fail on the right, where HM and DSNT need not notice.
     """
     s = scale(profile)

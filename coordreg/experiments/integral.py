@@ -199,9 +199,10 @@ def stages(profile: str) -> list[Run]:
                 method=spec(Staged, method=inner),
             )
             lr = heatmap.rate(profile, "H1") if row == "H1" else _rate(profile, row)
+            readings = heatmap.READINGS[:2] if row == "H1" else FIRST
             runs += [
                 replace(run, estimator=estimator)
-                for run in figures_runs(profile, f"{name} {count}", heatmap.H1, 2, (Reading("method"),), lr=lr)
+                for run in figures_runs(profile, f"{name} {count}", heatmap.H1, 2, readings, lr=lr)
             ]
     return runs
 
@@ -309,7 +310,7 @@ def claims(profile: str) -> list[Claim]:
 
     def staged(name: str, count: int) -> Side:
         return at(name.removeprefix("MS-"), "b") if count == 1 else Side(
-            "integral-stages", f"{name} {count}", "method")  # fmt: skip
+            "integral-stages", f"{name} {count}", "argmax" if name == "MS-H1" else "method")  # fmt: skip
 
     for count in (3, 4):
         add("integral-tab4", staged("MS-I1", count), staged("MS-H1", count), f"MS-I1 above MS-H1 with {count} stages")

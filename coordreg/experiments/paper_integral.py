@@ -185,7 +185,7 @@ def claims(profile: str) -> list[Claim]:
     found: list[Claim] = []
 
     def add(table: int, better: str, worse: str, metrics: tuple[str, ...] = ("auc",), reading: str = "method") -> None:
-        row, verb = f"integral-tab{table}", "below" if metrics[0] in ("mpjpe", "pa_mpjpe") else "above"
+        row, verb = f"integral-tab{table}", "below" if metrics[0] in ("mpjpe", "pa_rigid") else "above"
         a, b = (Side(RECIPES[row], label, reading) for label in (better, worse))
         found.extend(Claim(row, f"{better} {verb} {worse} ({m})", better=a, worse=b, metric=m) for m in metrics)
 
@@ -218,7 +218,7 @@ def claims(profile: str) -> list[Claim]:
         add(8, f"{name} 2", f"{name} 1", ("mpjpe",))
     for setting in "abcd":
         add(9, f"I2 {setting}", f"H2 {setting}", ("mpjpe",))
-    add(10, "I* with MPII", "I* without", ("pa_mpjpe",))
+    add(10, "I* with MPII", "I* without", ("pa_rigid",))  # section 4: "a rigid transformation"
     add(11, "I* with MPII", "I* without", ("mpjpe",))
     add(12, "HG-I1", "HG-H1", ("mpjpe",))
     return found

@@ -18,10 +18,10 @@ class ScoresH36M(Scores3D):
     action: Tensor
 
     def summary(self) -> dict[str, Any]:
-        """As `Scores3D`, and the mean by action of "mpjpe" and "pa_mpjpe" under "actions"."""
+        """As `Scores3D`, and the mean by action of each of the papers' measures under "actions"."""
         columns = {
             name: {column: round(value, 2) for column, value in by_action(self.each[name].float(), self.action).items()}
-            for name in ("mpjpe", "pa_mpjpe")
+            for name in ("mpjpe", "pa_mpjpe", "pa_rigid")
         }
         return {**super().summary(), "actions": columns}
 
