@@ -49,7 +49,7 @@ ROWS = ("R1", "H1", "H2", "I*", "I1", "I2")
 #: What people do in the studio.
 STUDIO_ACTIONS = Actions(("stand", "walk", "gesture", "reach", "point", "sit"))
 #: Images of the studio; the street has four times as many, and each studio image is then repeated four times.
-STUDIO = {"smoke": 32, "cpu": 2048, "gpu": 8192}
+STUDIO = {"smoke": 8, "cpu": 2048, "gpu": 8192}
 
 #: Heat-map losses in a volume, in one step and in two: value of R, coefficient in I, first value of the learnt factor.
 LOSSES = {
@@ -138,7 +138,7 @@ def mean(profile: str) -> list[Run]:
     run = _runs(profile, "R1", "mean pose", 1)[0]
     blind = spec(Estimator, backbone=spec(Blind), head=spec(OnePose, joints=JOINTS, dims=3), method=spec(MeanPose))
     still = replace(run.train, augment=Augment(flip=0.0, pairs=H36M17.pairs))
-    training = Training(300, min(64, STUDIO[profile]), 0.05, schedule=Cosine(warmup=1))
+    training = Training(min(300, 5 * scale(profile).steps), min(64, STUDIO[profile]), 0.05, schedule=Cosine(warmup=1))
     return [replace(run, estimator=blind, train=still, training=training, readings=(Reading("method"),))]
 
 
