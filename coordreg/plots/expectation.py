@@ -45,8 +45,8 @@ def maxima(maps: Float[Tensor, "*batch H W"], share: float = 0.5) -> Int[Tensor,
 def pull(ax: Axes | None, gradient: Array, truth: Array | None = None, at: Array | None = None) -> Axes:
     """Where a loss pushes a map: red cells up, blue ones down, by its gradient (H, W), which gradient descent negates.
 
-    truth: (x, y) in cells, a cross. at: (x, y) in cells, a ring. The colours span the largest absolute value; a
-    gradient of zeros leaves the paper bare. Raises ValueError for another shape.
+    truth: (x, y) in cells, a cross. at: (x, y) in cells, the map's mean, a dot. The colours span the largest absolute
+    value; a gradient of zeros leaves the paper bare. Raises ValueError for another shape.
     """
     ax, value = axes(ax), -array(gradient).astype(float)
     if value.ndim != 2:
@@ -56,10 +56,17 @@ def pull(ax: Axes | None, gradient: Array, truth: Array | None = None, at: Array
     _bare(ax)
     for spine in ax.spines.values():
         spine.set(visible=True, color=RULE)
-    for place, marker in ((at, "o"), (truth, "+")):
-        if place is not None:
-            _mark(ax, place, marker)
+    if at is not None:
+        dot(ax, at)
+    if truth is not None:
+        _mark(ax, truth, "+")
     return ax
+
+
+def dot(ax: Axes, place: Array, size: float = 6.5) -> None:
+    """Mark the mean of a map at (x, y) in cells: a white dot. The mode is a ring and the joint a cross."""
+    x, y = (float(v) for v in place)
+    ax.plot([x], [y], "o", ms=size, color="#ffffff", mec=INK, mew=1.2, zorder=5)
 
 
 def mode_and_mean(ax: Axes | None, p: Array, truth: float | None = None) -> Axes:
@@ -127,6 +134,7 @@ def not_run(found: Any, *panels: Axes) -> bool:
     """Is there nothing to draw? Then the panels say so. found: `Results`; its profile is None where nothing was run."""
     absent = found is None or found.profile is None
     for ax in panels if absent else ():
+        ax.set(xticks=[], yticks=[])
         ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", va="center", color=MUTED, style="italic")
     return bool(absent)
 
