@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from coordreg import experiments
-from coordreg.experiments.claims import Claim, Judgement, Side, interval, judge
+from coordreg.experiments.claims import Claim, Judgement, Side, Widening, interval, judge
 from coordreg.experiments.exact import Exact
 from coordreg.experiments.recipes import needs
 from coordreg.experiments.table import PUBLISHED
@@ -210,7 +210,7 @@ def _entry(row: Row, claims: dict[str, list[Claim]], exact: Exact | None, scope:
     for profile, wanted in claims.items():
         if not wanted:
             continue
-        needed = list(dict.fromkeys(side.experiment for c in wanted for side in (c.better, c.worse)))
+        needed = list(dict.fromkeys(side.experiment for c in wanted for side in c.sides))
         lacking = {name: shelf.lacking(name, profile) for name in needed}
         keys = {run.key for name in needed for run in shelf.runs(name, profile)}
         refused += [f"refused: {why}" for key, why in shelf.refused.items() if key in keys]
@@ -233,12 +233,14 @@ def _judged(
     found, verdicts = [], []
     for claim in claims:
         try:
-            found.append(judge(claim, shelf.of(claim.better, profile), shelf.of(claim.worse, profile)))
+            pairs = (shelf.of(side, profile) for side in (claim.better, claim.worse))
+            than = (shelf.of(side, profile) for side in (claim.than if isinstance(claim, Widening) else ()))
+            found.append(judge(claim, *pairs, tuple(than)))
             verdicts.append(found[-1].verdict)
         except ValueError as error:  # other seeds or other test images: no comparison
             verdicts.append("open")
             notes = [*notes, str(error)]
-    sides = list(dict.fromkeys(side for c in claims for side in (c.worse, c.better)))
+    sides = list(dict.fromkeys(side for c in claims for side in c.sides))
     used = {str(r.path): r for side in sides for r in shelf.of(side, profile)}
     status, remarks = _status(row, verdicts, profile, exact, scope)
     return Entry(
@@ -280,7 +282,7 @@ def _figures(claims: Sequence[Claim], profile: str, shelf: Shelf) -> list[str]:
     """Metric by metric, the mean over seeds of every side of the claims, with the smallest and the largest seed."""
     said, titles = [], {"auc": "AUC", "mpjpe": "MPJPE in mm", "accuracy": "accuracy", "gain": "edge less inner"}
     for metric in dict.fromkeys(c.metric for c in claims if c.metric):
-        sides = list(dict.fromkeys(s for c in claims if c.metric == metric for s in (c.worse, c.better)))
+        sides = list(dict.fromkeys(s for c in claims if c.metric == metric for s in c.sides))
         one_reading, plain = len({s.reading for s in sides}) == 1, len({s.label for s in sides}) == len(sides)
         parts = []
         for side in sides:

@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from coordreg import experiments, verdicts
-from coordreg.experiments.claims import Claim, Judgement, Observation, Side, interval, judge
+from coordreg.experiments.claims import Claim, Judgement, Observation, Side, Widening, interval, judge
 from coordreg.papers import ROWS
 from coordreg.records import Record
 
@@ -181,6 +182,28 @@ def test_refusals(tmp_path: Path) -> None:
         judge(CLAIM, [b[0]], [other])
 
 
+def test_a_lead_that_widens(tmp_path: Path) -> None:
+    """The lead of one pair less that of another, joints weighed as in each: 0.5 x 100 against 0.25 x 100."""
+    count, low = [1, 3, 2] * 4, [0.25] * 12
+    far = [
+        [record(tmp_path, f"{n}{v}", [v] * 12, count, s, "small") for s in (0, 1)]
+        for n, v in (("b", 0.75), ("a", 0.25))
+    ]
+    near = [[record(tmp_path, f"n{v}", [v] * 12, count, s) for s in (0, 1)] for v in (0.5, 0.25)]
+    claim = Widening(
+        *(getattr(CLAIM, n) for n in ("row", "text", "better", "worse", "metric")), than=(CLAIM.better, CLAIM.worse)
+    )
+    found = judge(claim, far[0], far[1], (near[0], near[1]))
+    assert (found.difference, found.seeds, found.verdict) == (25.0, (25.0, 25.0), "holds")
+    assert judge(claim, near[0], near[1], (far[0], far[1])).verdict == "contradicted"
+    assert judge(Widening(**{**vars(claim), "margin": 25.0}), far[0], far[1], (near[0], near[1])).verdict == "open"
+    short = [record(tmp_path, "short", low[:6], count[:6], s) for s in (0, 1)]
+    with pytest.raises(ValueError, match="both pairs need the same"):
+        judge(claim, far[0], far[1], (short, short))
+    with pytest.raises(ValueError, match="0 and 0 records"):
+        judge(claim, far[0], far[1])
+
+
 def test_interval_of_seeds() -> None:
     assert interval([2.0, -1.0, 5.0]) == (-1.0, 5.0)
 
@@ -201,7 +224,7 @@ def test_every_declared_claim_can_be_judged(profile: str) -> None:
                 )
                 continue
             sides = []
-            for side in (claim.better, claim.worse):
+            for side in (claim.better, claim.worse, *getattr(claim, "than", ())):
                 runs = [run for run in experiments.runs(side.experiment, profile) if run.label == side.label]
                 assert runs, f"{claim.text}: {side.experiment} has no {side.label!r}"
                 for run in runs:
@@ -209,7 +232,10 @@ def test_every_declared_claim_can_be_judged(profile: str) -> None:
                     named = {"auc", *(f"{t:g}" for t in run.scoring.at)}
                     assert claim.metric in named | set(getattr(run.scoring, "metrics", ()))
                 sides.append([(run.seed, run.test) for run in runs])
-            assert sides[0] == sides[1], claim.text
+            assert sides[0::2] == sides[1::2], claim.text
+            if isinstance(claim, Widening):  # the same people, at another size
+                shown = [[(seed, replace(test, size=64)) for seed, test in sides[i]] for i in (0, 2)]
+                assert shown[0] == shown[1], claim.text
             assert claim.better != claim.worse
             assert claim.margin >= 0
             checked += 1

@@ -299,9 +299,12 @@ def test_chosen_rates_are_those_the_search_found(
             assert not chosen, f"{experiment}: rates are in use that no search on record found"
             continue
         search = results(experiment, profile)
+        assert set(chosen) == {label.split()[0] for label in search.labels}
         for loss, rate in chosen.items():
             found = {label: search.mean(label, reading, metric) for label in search.labels if label.split()[0] == loss}
-            assert max(found, key=lambda label: found[label]) == f"{loss} {rate:g}", found
+            best = max(found, key=lambda label: found[label])
+            assert best == f"{loss} {rate:g}", found
+            assert best != list(found)[-1], f"{loss}: the last rate tried came out best; the list must go on"
 
 
 def test_the_mean_pose_learns_the_mean() -> None:

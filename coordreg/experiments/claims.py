@@ -39,6 +39,26 @@ class Claim:
     margin: float = 0.0
     part: tuple[int, int] | None = None
 
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Every side whose records the claim is judged from, the worse first."""
+        return tuple(dict.fromkeys((self.worse, self.better)))
+
+
+@dataclass(frozen=True)
+class Widening(Claim):
+    """The lead of `better` over `worse` exceeds the lead of `than[0]` over `than[1]` by more than `margin`.
+
+    The two pairs may be tested on images of two sizes, as long as number i shows the same person.
+    """
+
+    than: tuple[Side, Side] = (Side("", "", ""), Side("", "", ""))
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """All four sides."""
+        return tuple(dict.fromkeys((*super().sides, *reversed(self.than))))
+
 
 @dataclass(frozen=True)
 class Observation(Claim):
@@ -85,11 +105,49 @@ class Judgement:
 
 
 def judge(
-    claim: Claim, better: Sequence[Record], worse: Sequence[Record], *, samples: int = 2000, seed: int = 0
+    claim: Claim,
+    better: Sequence[Record],
+    worse: Sequence[Record],
+    than: tuple[Sequence[Record], Sequence[Record]] = ((), ()),
+    *,
+    samples: int = 2000,
+    seed: int = 0,
 ) -> Judgement:
-    """Judge a claim from the records of both sides, paired by seed and by test image."""
+    """Judge a claim from the records of its sides, paired by seed and by test image. than: of a `Widening` alone."""
     if isinstance(claim, Observation):
         return observe(claim, better)
+    pairs = [_paired(claim, (claim.better, claim.worse), better, worse)]
+    if isinstance(claim, Widening):
+        pairs.append(_paired(claim, claim.than, *than))
+        if pairs[1][0].shape != pairs[0][0].shape:
+            raise ValueError(
+                f"judge: {claim.text!r} compares {pairs[0][0].shape} with {pairs[1][0].shape} (seeds, test images); "
+                "both pairs need the same"
+            )
+    seeds = tuple(float(v) for v in _lead([(hit.T, count.T) for hit, count in pairs]))
+    totals = [(hit.sum(0), count.sum(0)) for hit, count in pairs]
+    n, rng = len(totals[0][0]), np.random.default_rng(seed)
+    drawn = [_lead([(hit[pick], count[pick]) for hit, count in totals]) for pick in rng.integers(0, n, (samples, n))]
+    low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975)))
+    if low > claim.margin and min(seeds) > claim.margin:
+        verdict = "holds"
+    elif high < claim.margin and max(seeds) < claim.margin:
+        verdict = "contradicted"
+    else:
+        verdict = "open"
+    return Judgement(claim, float(_lead(totals)), low, high, seeds, verdict)
+
+
+def _lead(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
+    """Sums of differences over those of counts, along the first axis: the first pair's less the second's, if any."""
+    found = [hit.sum(0) / count.sum(0) for hit, count in pairs]
+    return found[0] - sum(found[1:])
+
+
+def _paired(
+    claim: Claim, sides: tuple[Side, Side], better: Sequence[Record], worse: Sequence[Record]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Differences times counts, and counts: (seeds, test images) each."""
     if len(better) != len(worse) or not better:
         raise ValueError(
             f"judge: got {len(better)} and {len(worse)} records for {claim.text!r}, expected one of each for every seed"
@@ -102,27 +160,12 @@ def judge(
                 f"judge: {claim.text!r} pairs seed {a['config']['seed']} with {b['config']['seed']} on test sets "
                 f"{a['data']['test']} and {b['data']['test']}; both sides need the same seeds and test images"
             )
-        left, right = a.images(claim.better.reading), b.images(claim.worse.reading)
+        left, right = a.images(sides[0].reading), b.images(sides[1].reading)
         count = left["count"].astype(np.float64)[chosen]
         gain = (left[claim.metric].astype(np.float64) - right[claim.metric].astype(np.float64))[chosen]
         hits.append(unit * gain * count)
         counts.append(count)
-    difference, weight = np.stack(hits), np.stack(counts)
-    seeds = tuple(float(v) for v in difference.sum(1) / weight.sum(1))
-    mean, n = difference.sum() / weight.sum(), difference.shape[1]
-    rng = np.random.default_rng(seed)
-    drawn, total, weights = np.empty(samples), difference.sum(0), weight.sum(0)
-    for i in range(samples):
-        pick = rng.integers(0, n, n)
-        drawn[i] = total[pick].sum() / weights[pick].sum()
-    low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975)))
-    if low > claim.margin and min(seeds) > claim.margin:
-        verdict = "holds"
-    elif high < claim.margin and max(seeds) < claim.margin:
-        verdict = "contradicted"
-    else:
-        verdict = "open"
-    return Judgement(claim, float(mean), low, high, seeds, verdict)
+    return np.stack(hits), np.stack(counts)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from coordreg.backbones.multistage import MultiStage, SharedTrunk
 from coordreg.backbones.resnet import ResNet, trunk_channels
 from coordreg.dsnt import DSNT, JS, Power, Regression
 from coordreg.experiments import heatmap
-from coordreg.experiments.claims import Claim, Side
+from coordreg.experiments.claims import Claim, Side, Widening
 from coordreg.experiments.scale import figures_runs, scale
 from coordreg.heatmap import MSE, Argmax, BinaryCrossEntropy, Disk, Gaussian, OneHot, SoftmaxCrossEntropy
 from coordreg.integral import Debiased, Integral, Matching, PooledHead
@@ -39,7 +39,8 @@ LOSSES = {
     "I2": (Matching(OneHot(), SoftmaxCrossEntropy()), 0.1, 1.0),
     "I3": (Matching(Disk(), BinaryCrossEntropy()), 1.0, 1.0),
 }
-#: Learning rates chosen on the validation figures (experiment integral-rates) from chapter 2's list, at 16 px.
+#: Learning rates chosen by the AUC on the validation figures (experiment integral-rates) from chapter 2's list, at
+#: 16 px. Rows with L2 and rows without pre-training are searched like the others.
 CHOSEN = {"cpu": {"R1": 5e-3, "I*": 5e-3, "I1": 5e-3, "I2": 5e-3, "I3": 5e-3}}
 #: First values of the learnt factor tried for every row at its learning rate (experiment integral-sharpness), and those
 #: chosen where they differ from the reasoned ones in LOSSES (1 for I*).
@@ -51,15 +52,23 @@ def _rate(profile: str, name: str) -> float | None:
     return CHOSEN.get(profile, {}).get(name)
 
 
-def method(profile: str, name: str) -> Spec:
-    """R1, I*, I1, I2 or I3 with the profile's number of pre-training steps."""
+def reasoned(name: str) -> float:
+    """The first value of the learnt factor that the rates were sought with."""
+    return 1.0 if name == "I*" else LOSSES[name][2]
+
+
+def method(profile: str, name: str, sharpness: float | None = None) -> Spec:
+    """R1, I*, I1, I2 or I3 with the profile's number of pre-training steps.
+
+    sharpness: first value of the learnt factor; None takes the chosen one.
+    """
     if name == "R1":
         return spec(Regression, distance=Power(1))
-    better = SHARPER.get(profile, {})
+    if sharpness is None:
+        sharpness = SHARPER.get(profile, {}).get(name, reasoned(name))
     if name == "I*":
-        return spec(Integral, sharpness=better[name]) if name in better else spec(Integral)
-    loss, weight, sharpness = LOSSES[name]
-    sharpness = better.get(name, sharpness)
+        return spec(Integral) if sharpness == 1.0 else spec(Integral, sharpness=sharpness)
+    loss, weight, _ = LOSSES[name]
     return spec(Integral, regulariser=loss, weight=weight, sharpness=sharpness, pretrain=scale(profile).steps // 2)
 
 
@@ -90,16 +99,29 @@ def _runs(
 ROWS = ("R1", "I*", "I1", "I2", "I3")
 
 
-def rates(profile: str) -> list[Run]:
-    """The learning-rate search for R1, I*, I1, I2, I3: chapter 2's list of rates, seed and validation figures.
+def rivals(profile: str, *, searching: bool = False) -> dict[str, Spec]:
+    """What tests the claims on L1 and on pre-training: I* and I1 with L2; I1, I2, I3 with both losses throughout.
 
-    python -m coordreg run integral-rates --profile cpu; 20 runs of about a minute. Expect broad optima.
+    searching: with the reasoned first value of the factor, as in the search for the rates.
     """
+    made = {name: method(profile, name, reasoned(name) if searching else None) for name in ("I*", *LOSSES)}
+    squared = {f"{name}-L2": made[name].replace(distance=Power(2)) for name in ("I*", "I1")}
+    return squared | {f"{name}-both": made[name].replace(pretrain=0) for name in LOSSES}
+
+
+def rates(profile: str) -> list[Run]:
+    """The learning-rate search for R1, I*, I1, I2, I3 and their rivals: chapter 2's rates, seed, validation figures.
+
+    It came before the search for the factor, which starts where LOSSES has it.
+
+    python -m coordreg run integral-rates --profile cpu; 40 runs of about a minute. Expect broad optima.
+    """
+    wanted = {name: method(profile, name, None if name == "R1" else reasoned(name)) for name in ROWS}
     return [
         run
-        for name in ROWS
+        for name, made in (wanted | rivals(profile, searching=True)).items()
         for lr in heatmap.RATES
-        for run in _runs(profile, name, f"{name} {lr:g}", lr=lr, seeds=(100,), split="val", readings=FIRST)
+        for run in _runs(profile, name, f"{name} {lr:g}", made=made, lr=lr, seeds=(100,), split="val", readings=FIRST)
     ]
 
 
@@ -118,7 +140,7 @@ def sharpness(profile: str) -> list[Run]:
             profile,
             name,
             f"{name} {value:g}",
-            made=None if (name, value) == ("I*", 1.0) else method(profile, name).replace(sharpness=value),
+            made=method(profile, name, value),
             seeds=(100,),
             split="val",
             readings=FIRST,
@@ -215,7 +237,7 @@ def distances(profile: str) -> list[Run]:
     return [
         run
         for name in ("I*", "I1")
-        for run in _runs(profile, name, f"{name} L2", made=method(profile, name).replace(distance=Power(2)))
+        for run in _runs(profile, f"{name}-L2", f"{name} L2", made=rivals(profile)[f"{name}-L2"])
     ]
 
 
@@ -228,7 +250,7 @@ def pretraining(profile: str) -> list[Run]:
     return [
         run
         for name in LOSSES
-        for run in _runs(profile, name, f"{name} both", made=method(profile, name).replace(pretrain=0))
+        for run in _runs(profile, f"{name}-both", f"{name} both", made=rivals(profile)[f"{name}-both"])
     ]
 
 
@@ -296,6 +318,9 @@ def claims(profile: str) -> list[Claim]:
     for setting in "abcd":
         add("integral-tab2", at("I1", setting), at("H1", setting), f"I1 above H1 at ({setting})", ("auc", "0.1"))
     add("integral-tab2", at("I1", "d"), at("H1", "d"), "I1 10 points above H1 at (d)", ("auc",), margin=10.0)
+    wide, narrow = (at("I1", "d"), at("H1", "d")), (at("I1", "a"), at("H1", "a"))
+    text = "I1's lead over H1 is wider at (d) than at (a)"
+    found.append(Widening("integral-tab2", text, *wide, metric="auc", than=narrow))
     for better, worse in ("ab", "cd"):  # claims pair test images, which differ in size between (b) and (d)
         for name in ("H1", "I1"):
             add("integral-tab2", at(name, better), at(name, worse), f"{name}: ({better}) above ({worse})", ("auc",))
@@ -308,6 +333,9 @@ def claims(profile: str) -> list[Claim]:
     add("integral-tab3", deep("I1", middle), deep("I1", low), f"I1: ResNet-{middle} above ResNet-{low}", ("auc",))
     add("integral-tab3", deep("I1", high), deep("I1", middle), f"I1: ResNet-{high} above ResNet-{middle}", ("auc",))
 
+    text = f"I1 on ResNet-{low} above H1 on ResNet-{high}"
+    add("integral-tab3", deep("I1", low), deep("H1", high), text, ("auc",))
+
     def staged(name: str, count: int) -> Side:
         return at(name.removeprefix("MS-"), "b") if count == 1 else Side(
             "integral-stages", f"{name} {count}", "argmax" if name == "MS-H1" else "method")  # fmt: skip
@@ -317,6 +345,7 @@ def claims(profile: str) -> list[Claim]:
     for count in (2, 3, 4):
         text = f"MS-I1: {count} stages above {count - 1}"
         add("integral-tab4", staged("MS-I1", count), staged("MS-I1", count - 1), text)
+    add("integral-tab4", staged("MS-I1", 2), staged("MS-H1", 4), "MS-I1 with 2 stages above MS-H1 with 4")
     for name in ("I*", "I1"):
         squared = Side("integral-distances", f"{name} L2", "method")
         add("integral-l1", _i(name), squared, f"{name}: L1 above L2", METRICS)
