@@ -233,9 +233,10 @@ def _judged(
     found, verdicts = [], []
     for claim in claims:
         try:
-            pairs = (shelf.of(side, profile) for side in (claim.better, claim.worse))
-            than = (shelf.of(side, profile) for side in (claim.than if isinstance(claim, Widening) else ()))
-            found.append(judge(claim, *pairs, tuple(than)))
+            better, worse = shelf.of(claim.better, profile), shelf.of(claim.worse, profile)
+            other = claim.than if isinstance(claim, Widening) else (claim.better, claim.worse)
+            than = (shelf.of(other[0], profile), shelf.of(other[1], profile))
+            found.append(judge(claim, better, worse, than))
             verdicts.append(found[-1].verdict)
         except ValueError as error:  # other seeds or other test images: no comparison
             verdicts.append("open")
