@@ -109,21 +109,22 @@ class GaussianVolume:
 
 @dataclass(frozen=True)
 class OneHotVolume:
-    """1 in the cell that holds the joint: the target of H2 in three dimensions."""
+    """1 in the cell that holds the joint: the target of H2 in three dimensions. A joint outside has weight 0."""
 
     def __call__(self, labels: Labels, size: Sequence[int]) -> Target:
         """Labels (B, J, 3) -> Target on a grid of `size` = (D, H, W)."""
         coords, weight = labelled(labels)
-        inside = _touching(coords, size, 0.5).all(-1)
-        cell = _nearest(coords, size)
+        cell, held = _cell(coords, size)
+        inside = held.all(-1)
         lines = [F.one_hot(cell[..., axis], n).to(coords.dtype) for axis, n in enumerate(reversed(size))]
         return Target(outer(lines) * inside.view(*inside.shape, *(1,) * len(size)), weight * inside)
 
 
-def _nearest(coords: Tensor, size: Sequence[int]) -> Tensor:
-    """The cell that holds each coordinate, moved into the grid where it lies outside; x first."""
+def _cell(coords: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The cell that holds each coordinate, x first, and whether there is one; 0 where it lies outside the grid."""
     cell = torch.floor(to_pixels(coords, size) + 0.5).long()
-    return torch.minimum(cell.clamp_min(0), torch.tensor(list(size)[::-1], device=cell.device) - 1)
+    held = (cell >= 0) & (cell < torch.tensor(list(size)[::-1], device=cell.device))
+    return torch.where(held, cell, 0), held
 
 
 # -- heat-map losses as regularisers, equation (5.2) -------------------------------------------------------------------
@@ -183,9 +184,9 @@ class MarginalOneHot:
     def __call__(self, maps: Tensor, p: Tensor, labels: Labels) -> Part:
         """Raw maps, probabilities and labels -> Part."""
         size = p.shape[2:]
-        cell = _nearest(labels.coords, size)
+        cell, held = _cell(labels.coords, size)
         at = [m.gather(-1, cell[..., axis : axis + 1]) for axis, m in enumerate(marginals(p))]
-        share, joint = shares(labels.weight * _touching(labels.coords, size, 0.5))
+        share, joint = shares(labels.weight * held)
         return Part((-torch.cat(at, -1).clamp_min(EPS).log() * share).sum(-1), joint)
 
 

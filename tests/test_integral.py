@@ -213,6 +213,17 @@ def test_a_volume_of_one_layer_is_chapter_2s_map() -> None:
         torch.testing.assert_close(ours.weight, theirs.weight)
 
 
+def test_the_border_of_the_grid_is_half_open_in_the_plane_and_in_space() -> None:
+    """-1 is the outer edge of the first cell and in it; +1 is that of the last and outside."""
+    for x, inside in ((-1.0, 1.0), (-1.001, 0.0), (0.999, 1.0), (1.0, 0.0)):
+        y = Labels(torch.tensor([[[x, 0.1, -0.1]]], dtype=F64), torch.ones(1, 1, 3, dtype=F64))
+        assert float(OneHotVolume()(y, (D, H, W)).weight) == inside
+        assert float(OneHot()(Labels(y.coords[..., :2], y.weight[..., :2]), (H, W)).weight) == inside
+        y.weight[..., 1:] = 0
+        z = logits((D, H, W))[:1, :1]
+        assert float(MarginalOneHot()(z, Softmax()(z), y).weight) == inside
+
+
 # -- heat-map losses as regularisers -----------------------------------------------------------------------------------
 
 
