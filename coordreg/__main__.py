@@ -68,9 +68,10 @@ def train(
     if not wanted:
         labels = dict.fromkeys(r.label for r in every)
         raise ValueError(f"train: no network {label!r} with seed {seed}; labels are {', '.join(labels)}")
-    record = running.execute(wanted[0], profile, checkpoint_needed=True)
+    run_ = recipes.here(wanted[:1])[0] if profile == "paper" else wanted[0]
+    record = running.execute(run_, profile, checkpoint_needed=True)
     typer.echo(f"record      {record.path}")
-    typer.echo(f"checkpoint  {records.checkpoint_of(wanted[0], profile)}")
+    typer.echo(f"checkpoint  {records.checkpoint_of(run_, profile)}")
 
 
 @app.command()

@@ -5,17 +5,11 @@ import hashlib
 import io
 import json
 import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -34,6 +28,7 @@ from coordreg.fingerprint import fingerprint
 from coordreg.method import Staged
 from coordreg.metrics.pck import image_distances, pck
 from coordreg.metrics.scoring import score
+from coordreg.provenance import commit, made, peak_memory
 from coordreg.records import (
     FORMAT,
     Reading,
@@ -58,10 +53,14 @@ class Measured(Protocol):
     """What scoring gives: a summary for the record, numbers by image, and the points if pages may draw them."""
 
     @property
-    def points(self) -> torch.Tensor | None: ...
+    def points(self) -> torch.Tensor | None:
+        """(N, J, d) normalised, or None."""
 
-    def summary(self) -> dict[str, Any]: ...
-    def images(self) -> dict[str, NDArray[Any]]: ...
+    def summary(self) -> dict[str, Any]:
+        """Numbers of the whole test set, as JSON holds them."""
+
+    def images(self) -> dict[str, NDArray[Any]]:
+        """By metric and "count": (N,), a number for each test image."""
 
 
 def execute(
@@ -82,7 +81,7 @@ def execute(
     """
     check_profile(profile)
     path, checkpoint = path_of(run, profile), checkpoint_of(run, profile)
-    _commit()  # this and the fingerprint: of the code as it was loaded, not as it may be when the run ends
+    commit()  # this and the fingerprint: of the code as it was loaded, not as it may be when the run ends
     code = fingerprint(*reached(run))
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(checkpoint.with_suffix(".lock")):
@@ -131,7 +130,7 @@ def execute(
             "wall_s": round(wall, 1),
             "cpu_s": round(cpu, 1),
             "images_per_s": None if resumed else round(seen / wall, 1),
-            "peak_memory_mb": _peak_memory(fabric.device),
+            "peak_memory_mb": peak_memory(fabric.device),
             "data": {"train": train.fingerprint, "test": test.fingerprint, "test_images": len(test), **fixture},
             "code": code,
             "made": made(fabric),
@@ -303,55 +302,4 @@ def _found(run: Run, profile: str) -> Record:
     return record
 
 
-# -- provenance -------------------------------------------------------------------------------------------------------
-
-
-def made(fabric: Fabric) -> dict[str, Any]:
-    """Where and with what a record is made. `interpreter` is "project" inside the checkout's .venv, else "own"."""
-    here = Path(__file__).parent.parent
-    own = Path(sys.prefix).resolve() != (here / ".venv").resolve()
-    return {
-        "device": _device(fabric),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "interpreter": "own" if own else "project",
-        "versions": {name: _version(name) for name in ("torch", "torchvision", "lightning", "numpy", "coordreg")},
-        "commit": _commit(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "source"
-
-
-def _device(fabric: Fabric) -> str:
-    if fabric.device.type == "cuda":
-        return torch.cuda.get_device_name(fabric.device)
-    model = ""
-    if Path("/proc/cpuinfo").exists():
-        lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].split(":", 1)[1].strip() if lines else ""
-    return f"cpu, {model or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-@cache
-def _commit() -> str:
-    """The commit the code came from; "+changes" if tracked code differs from it; "unknown" outside git."""
-    try:
-        here = Path(__file__).parent.parent
-        git = ["git", "-C", str(here)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "coordreg"], check=False).returncode != 0
-        return head[:12] + ("+changes" if dirty else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _peak_memory(device: torch.device) -> float:
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+__all__ = ["Measured", "execute", "read", "run_all"]

@@ -16,7 +16,7 @@ import numpy as np
 from coordreg import experiments
 from coordreg.experiments.claims import Claim, Judgement, Side, Widening, interval, judge
 from coordreg.experiments.exact import Exact
-from coordreg.experiments.recipes import needs
+from coordreg.experiments.recipes import doubt, needs
 from coordreg.experiments.table import PUBLISHED
 from coordreg.papers import PAPERS, ROWS, Row
 from coordreg.records import Record, RecordError, Run, check_profile, find, root
@@ -146,8 +146,8 @@ class Shelf:
             self._records[key] = None
             try:
                 record = find(run, profile)
-                if record is not None and record["data"].get("fixture"):
-                    self.refused[run.key] = f"{profile}/{run.key}: made from a fixture, which is no evidence"
+                if record is not None and (why := doubt(record)):
+                    self.refused[run.key] = f"{profile}/{run.key}: {why}, which is no evidence"
                 elif record is not None:
                     self._records[key] = record if record.arrays() else None
             except RecordError as error:
@@ -282,6 +282,8 @@ def _status(
 def _figures(claims: Sequence[Claim], profile: str, shelf: Shelf) -> list[str]:
     """Metric by metric, the mean over seeds of every side of the claims, with the smallest and the largest seed."""
     said, titles = [], {"auc": "AUC", "mpjpe": "MPJPE in mm", "accuracy": "accuracy", "gain": "edge less inner"}
+    titles |= {"pa_rigid": "rigid PA-MPJPE in mm", "oks": "mean OKS"}
+    titles |= {name: name for name in ("AP", "AP50", "AP75", "AP_M", "AP_L")}
     for metric in dict.fromkeys(c.metric for c in claims if c.metric):
         sides = list(dict.fromkeys(s for c in claims if c.metric == metric for s in c.sides))
         one_reading, plain = len({s.reading for s in sides}) == 1, len({s.label for s in sides}) == len(sides)

@@ -40,15 +40,37 @@ def _points(wrong: list[tuple[int, int]]) -> Points:
 def test_hits_are_counted_by_hand() -> None:
     found = Borders(at=(0.5,), within=0.1).score(_points([(0, 0), (0, 2), (1, 1)]), _store(COORDS))
     said = found.summary()
-    assert said["edge"] == pytest.approx(100 * 2 / 3, abs=1e-3)  # of three joints near a border one is missed
-    assert said["inner"] == pytest.approx(100 * 7 / 9, abs=1e-3)
-    assert said["gain"] == pytest.approx(said["edge"] - said["inner"], abs=2e-3)
+    assert said["edge"] == pytest.approx(100 * (1 / 2 + 1) / 2, abs=1e-3)  # image 2 has no joint near a border
+    assert said["inner"] == pytest.approx(100 * (1 / 2 + 2 / 3) / 2, abs=1e-3)
+    assert said["gain"] == pytest.approx(100 * (0 + 1 / 3) / 2, abs=1e-3)
+    assert said["at"] == {"0.5": 75.0}  # over all twelve joints of all images
     each = found.images()
     assert each["count"].tolist() == [1, 1, 0]
     np.testing.assert_allclose(each["edge"][:2], [0.5, 1.0])
     np.testing.assert_allclose(each["inner"][:2], [0.5, 2 / 3], atol=1e-3)
     np.testing.assert_allclose(each["gain"][:2], [0.0, 1 / 3], atol=1e-3)
     assert each["0.5"].tolist() == [0.5, 0.75, 1.0]
+
+
+def test_a_summary_says_what_a_claim_is_judged_by() -> None:
+    """The mean of each metric by image, weighed by the count as `claims.judge` weighs it, is that of the summary."""
+    torch.manual_seed(0)
+    coords = 2 * torch.rand(7, 3, 2) - 1
+    found = Borders(at=(0.5,), within=0.1).score(
+        Points(coords + 0.1 * torch.randn(7, 3, 2), torch.ones(7, 3)), _store(coords)
+    )
+    said, each = found.summary(), found.images()
+    assert 2 <= each["count"].sum() < 7
+    for name in ("edge", "inner", "gain"):
+        mean = (each[name].astype(float) * each["count"]).sum() / each["count"].sum()
+        assert said[name] == pytest.approx(100 * mean, abs=0.05), name
+    assert said["gain"] == pytest.approx(said["edge"] - said["inner"], abs=2e-3)
+
+
+def test_without_images_of_both_kinds_there_is_no_mean() -> None:
+    inside = COORDS[2:].expand(3, -1, -1)
+    with pytest.raises(ValueError, match=r"Borders: none of 3 images has labelled joints both within 0\.1 of a border"):
+        Borders(within=0.1).score(Points(inside, torch.ones(3, 4)), _store(inside)).summary()
 
 
 def test_excluded_joints_enter_neither_side() -> None:
@@ -59,6 +81,7 @@ def test_excluded_joints_enter_neither_side() -> None:
 
 def test_the_width_of_the_border() -> None:
     wide = Borders(at=(0.5,), within=0.11).score(_points([(1, 3)]), _store(COORDS))
-    assert wide.summary()["edge"] == pytest.approx(100 * 3 / 4)  # 0.79 is near a border of 0.22 now
+    # 0.79 is near a border of 0.22 now, and missed: of image 0 two of two are hit, of image 1 one of two
+    assert wide.summary()["edge"] == pytest.approx(100 * (1 + 1 / 2) / 2)
     with pytest.raises(ValueError, match=r"Borders: got within=0.5, expected a share of the width"):
         Borders(within=0.5)

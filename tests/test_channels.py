@@ -88,6 +88,41 @@ def test_shifts_stay_within_their_share_of_the_crop(generator: torch.Generator) 
     assert len({tuple(p) for p in pixels.round().tolist()}) == 25
 
 
+def test_depth_is_zoomed_with_the_picture_by_hand(generator: torch.Generator) -> None:
+    """Two joints apart along x, and one of depth 0.3: what the zoom makes of the distance, it makes of the depth."""
+    n = 6
+    coords = torch.tensor([[-0.3, 0.1, 0.3], [0.1, 0.1, -0.2]]).expand(n, 2, 3)
+    labels, visible = Labels(coords, torch.ones(n, 2, 3)), torch.ones(n, 2, dtype=torch.bool)
+    _, there, _ = Varied(flip=0.0, scale=0.25, shift=0.1)(torch.zeros(n, 3, H, H), labels, visible, generator)
+    shrunk = (there.coords[:, 1, 0] - there.coords[:, 0, 0]) / 0.4
+    assert float(shrunk.max() - shrunk.min()) > 0.1
+    for zoomed, (head, foot) in zip(shrunk.tolist(), there.coords[..., 2].tolist(), strict=True):
+        assert 1 / 1.25 <= zoomed <= 1 / 0.75
+        assert head == pytest.approx(0.3 * zoomed, abs=1e-5)
+        assert foot == pytest.approx(-0.2 * zoomed, abs=1e-5)
+    torch.testing.assert_close(there.weight, labels.weight)
+
+
+@pytest.mark.parametrize("size", [None, 16])
+@given(rotation=st.sampled_from([0.0, 30.0]), scale=st.sampled_from([0.0, 0.1, 0.5]), seed=st.integers(0, 99))
+def test_a_body_keeps_its_proportions(size: int | None, rotation: float, scale: float, seed: int) -> None:
+    """Depth over the distance of two joints, both in pixels of the picture, is what it was, whatever was drawn."""
+    gen = torch.Generator().manual_seed(seed)
+    flat = 0.4 * torch.rand(B, J, 2, generator=gen) - 0.2
+    coords = torch.cat([flat, torch.rand(B, J, 1, generator=gen) + 0.1], -1)
+    coords[0, 1, 2] = torch.nan  # a photograph: no depth
+    augment = Varied(flip=0.5, rotation=rotation, scale=scale, shift=0.05, channels=0.4, pairs=PAIRS, size=size)
+    labels = Labels(coords, torch.ones(B, J, 3))
+    _, there, _ = augment(torch.zeros(B, 3, H, H), labels, torch.ones(B, J, dtype=torch.bool), gen)
+
+    def ratio(points: torch.Tensor, side: int) -> torch.Tensor:
+        apart = (points[:, 0, :2] - points[:, 1, :2]).norm(dim=-1) * side / 2
+        return points[..., 2].sort(-1).values / apart.unsqueeze(-1)
+
+    # a depth of 1 is half the side of what is cut out, not of the stored canvas: cutting alone leaves it as it is
+    torch.testing.assert_close(ratio(there.coords, size or H), ratio(coords, H), equal_nan=True, rtol=1e-4, atol=1e-5)
+
+
 def test_it_is_augment_where_nothing_is_added(generator: torch.Generator) -> None:
     images, labels, visible = batch()
     plain = Augment(flip=0.5, rotation=30.0, scale=0.25, pairs=PAIRS, size=16)
@@ -95,7 +130,7 @@ def test_it_is_augment_where_nothing_is_added(generator: torch.Generator) -> Non
     other = torch.Generator().manual_seed(0)
     torch.rand(B, 5, generator=other)  # its own numbers come first
     mine, there = more(images, labels, visible, generator), plain(images, labels, visible, other)
-    torch.testing.assert_close(mine, there, equal_nan=True)
+    torch.testing.assert_close(mine, there, equal_nan=True)  # flat labels: no depth to scale
     assert torch.equal(torch.rand(1, generator=generator), torch.rand(1, generator=other))
 
 

@@ -21,7 +21,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("coords", "spec"),
     ("method", "backbones", "data", "metrics", "plots"),
     ("baseline", "heatmap", "cascade", "expectation", "dsnt", "stn", "integral", "dark", "rle", "poseur", "endtoend"),
-    ("train", "fingerprint"),
+    ("train", "fingerprint", "provenance"),
     ("records", "running"),
     ("experiments",),
     ("papers", "verdicts", "ledger", "rerun", "predict"),

@@ -14,7 +14,7 @@ from coordreg.data.coco import COCO, COCOStore
 from coordreg.data.human36m import H36MStore, Human36M
 from coordreg.metrics import scoring_coco
 from coordreg.metrics.oks import COCO_SIGMAS
-from coordreg.metrics.scoring3d import Scoring3D
+from coordreg.metrics.scoring3d import Scores3D, Scoring3D
 from coordreg.metrics.scoring_coco import ScoringCOCO
 from coordreg.metrics.scoring_h36m import ScoringH36M
 
@@ -132,3 +132,15 @@ def test_means_by_action(h36m: H36MStore) -> None:
     assert actions["Avg"] == pytest.approx(summary["at"]["mpjpe"], abs=0.01)
     plain = Scoring3D().score(Points(pred, torch.ones(pred.shape[:2])), h36m).summary()
     assert {k: v for k, v in summary.items() if k != "actions"} == plain
+
+
+def test_errors_by_image_are_stored_as_finite_numbers() -> None:
+    """float16 ends at 65,504: an error of 100 m is stored as that, not as infinity; those of every day as they are."""
+    names = ("mpjpe", "pa_mpjpe")
+    each = {name: torch.tensor([1e5, 65504.0, 2047.4, 60.2], dtype=torch.float64) for name in names}
+    found = Scores3D(each, torch.ones(4, 3), (150.0,), 150.0, ("a", "b", "c")).images()
+    assert set(found) == {*names, "count"}
+    for name in names:
+        assert found[name].dtype == np.float16
+        np.testing.assert_allclose(found[name][:2].astype(float), 65504.0)
+        np.testing.assert_allclose(found[name][2:].astype(float), [2047.4, 60.2], atol=0.5)

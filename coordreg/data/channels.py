@@ -1,4 +1,4 @@
-"""Augmentation as DSNT and integral regression print it: channels scaled one by one, and a small shift of the crop."""
+"""Augmentation as DSNT and integral regression use it: channels scaled one by one, a shifted crop, a zoomed depth."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,15 @@ from coordreg.data.augment import Augment
 
 @dataclass(frozen=True)
 class Varied(Augment):
-    """`Augment`, and with it two things that it does not know.
+    """`Augment`, and with it three things that it does not know.
 
     channels: red, green and blue are each multiplied by a number of their own, uniform in 1 +- channels, and clamped to
     [0, 1] (0.4 is the 60% to 140% of Nibali et al. 2018, section 6.3, after Newell et al. 2016). shift: the crop moves
     by up to this share of its side along each axis, in whole pixels (0.02 is the 2% of Sun et al. 2018, section 5).
+
+    Depth goes with `scale`: in a crop of 1.25 times the side a person is drawn at 1/1.25 of the size, and z is divided
+    by 1.25 too, as x and y about the middle are, so that the depth of one bin is as many pixels as before. `Augment`
+    leaves z alone. Sun et al.'s own code scales it so. No weight changes where z leaves [-1, 1].
     """
 
     channels: float | int = 0.0
@@ -37,13 +41,18 @@ class Varied(Augment):
         visible: Bool[Tensor, "B J"],
         generator: torch.Generator,
     ) -> tuple[Tensor, Labels, Tensor]:
-        """Shift, then whatever `Augment` does, then scale the channels."""
+        """Shift, then whatever `Augment` does, then scale the depth by its zoom, and the channels."""
         drawn = torch.rand(len(images), 5, generator=generator, device=generator.device)
         spread = (2 * drawn - 1).to(images.device)
         if self.shift:
             side = self.size or min(images.shape[-2:])
             images, labels = move(images, labels, (spread[:, :2] * self.shift * side).round().long())
+        ahead = generator.clone_state()  # the third of the six numbers that Augment draws an image is its zoom
+        zoom = 1 + self.scale * (2 * torch.rand(len(images), 6, generator=ahead, device=ahead.device)[:, 2] - 1)
         images, labels, visible = super().__call__(images, labels, visible, generator)
+        if self.scale and labels.coords.shape[-1] == 3:
+            flat, depth = labels.coords[..., :2], labels.coords[..., 2:]
+            labels = Labels(torch.cat([flat, depth / zoom.to(depth).view(-1, 1, 1)], -1), labels.weight)
         if self.channels:
             images = (images * (1 + self.channels * spread[:, 2:]).unsqueeze(-1).unsqueeze(-1)).clamp(0, 1)
         return images, labels, visible

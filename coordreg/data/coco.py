@@ -17,8 +17,6 @@ Source: Lin et al., ECCV 2014.
 import contextlib
 import io
 import json
-import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +29,7 @@ from torch import Tensor
 
 from coordreg.coords import Labels, apply_affine, crop_affine, invert_affine
 from coordreg.data.augment import Augment, jitter, turn
-from coordreg.data.pack import canvas_size, cut, key, locate, pack_crops, pack_path, read_picture
+from coordreg.data.pack import canvas_size, cut, key, locate, pack_crops, pack_path, present, read_picture
 from coordreg.data.skeletons import COCO17
 from coordreg.data.store import Augment as Augmentation
 from coordreg.data.store import Store
@@ -258,7 +256,8 @@ class COCO:
             inside = root / self.boxes
             people = read_detections(inside if inside.is_file() else Path(self.boxes), truth)
         pictures = next((d for d in (root / self.split, root / "images" / self.split) if d.is_dir()), root / self.split)
-        people = present(people, pictures)
+        get = f"{pictures.name}.zip from {HOME} (`python -m coordreg data fetch coco --part {pictures.name}`)"
+        people = people.take(present(people.names, pictures, "COCO", get))
         people = people.take(list(range(len(people.names)))[: self.limit])
         size = self.shape if self.augment is None else canvas_size(self.shape, self.canvas)
         centre, sides = frame(people.box, self.shape)
@@ -296,21 +295,3 @@ class COCO:
             box_scores=torch.from_numpy(people.scores).float(),
             area=torch.from_numpy(people.area).float(),
         )
-
-
-def present(people: People, pictures: Path) -> People:
-    """Those whose picture is there; a warning counts the others. Raises FileNotFoundError if there is none."""
-    there = {entry.name for entry in os.scandir(pictures)} if pictures.is_dir() else set()
-    rows = [i for i, name in enumerate(people.names) if name in there]
-    if not rows:
-        raise FileNotFoundError(
-            f"COCO: none of the {len(set(people.names))} pictures, such as {pictures / people.names[0]}, is there; get "
-            f"{pictures.name}.zip from {HOME} (`python -m coordreg data fetch coco --part {pictures.name}`)"
-        )
-    if absent := len(people.names) - len(rows):
-        files = len(set(people.names) - there)
-        warnings.warn(
-            f"COCO: {files} pictures are not in {pictures}; {absent} of {len(people.names)} people are left out",
-            stacklevel=3,
-        )
-    return people.take(rows)

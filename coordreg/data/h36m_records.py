@@ -146,6 +146,7 @@ class Table:
 
 
 def need(path: Path) -> Path:
+    """The path itself, of a file or a folder. ValueError, with where the set is got from, if it is not there."""
     if not path.exists():
         raise ValueError(f"Human3.6M: {path} is not there; the set is got from {HOME}, see `Human36M` for the forms")
     return path

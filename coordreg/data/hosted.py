@@ -1,7 +1,7 @@
 """Large sets stay where they are: images in memory or in a file on the host, only a batch's images on the device."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -11,10 +11,12 @@ from coordreg.coords import Batch, Labels
 from coordreg.data import pack
 from coordreg.data.store import Store
 
+Kind = TypeVar("Kind", bound=Store)
+
 
 @dataclass(frozen=True, eq=False)
 class HostStore(Store):
-    """A store of which more than 1 GiB of images stays on the host, whatever the device, as `H36MStore` has it."""
+    """A store of which more than 1 GiB of images stays on the host, whatever the device."""
 
     def batch(self, index: Int[Tensor, " B"], generator: torch.Generator | None = None) -> Batch:
         """As `Store.batch`, on the device of the labels; bytes travel, and are augmented there."""
@@ -27,7 +29,7 @@ class HostStore(Store):
         hint = None if self.hint is None else self.hint[index]
         return Batch(images, labels, visible, self.normaliser[index], self.affine[index], hint)
 
-    def to(self, device: torch.device | str) -> "HostStore":
+    def to(self: Kind, device: torch.device | str) -> Kind:
         """The same data on another device, large images excepted."""
         large = self.images.numel() > pack.IN_MEMORY
         moved: dict[str, Any] = {

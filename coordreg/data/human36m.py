@@ -21,7 +21,7 @@ Sources: Ionescu et al., PAMI 2014; the protocols and the box: Sun et al., ECCV 
 
 import os
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,13 +31,13 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coordreg.coords import Batch, Labels, apply_affine
+from coordreg.coords import apply_affine
 from coordreg.data import pack
 from coordreg.data.augment import Augment
 from coordreg.data.h36m_formats import READERS, read
 from coordreg.data.h36m_records import HOME, Records, with_images
+from coordreg.data.hosted import HostStore
 from coordreg.data.skeletons import H36M17
-from coordreg.data.store import Store
 
 #: Subjects that are trained on and tested on. Protocol 1 reports PA-MPJPE, protocol 2 MPJPE with the pelvises together.
 PROTOCOLS = {1: {"train": (1, 5, 6, 7, 8, 9), "test": (11,)}, 2: {"train": (1, 5, 6, 7, 8), "test": (9, 11)}}
@@ -90,8 +90,8 @@ def by_action(errors: Float[Tensor, " N"], action: Int[Tensor, " N"]) -> dict[st
 
 
 @dataclass(frozen=True, eq=False)
-class H36MStore(Store):
-    """A store that knows its millimetres; more than 1 GiB of images stays on the host, whatever the device.
+class H36MStore(HostStore):
+    """A `HostStore` that knows its millimetres.
 
     truth: (N, 17, 3) mm in the camera's frame. focal, centre: (N, 2) px. subject, action (2 to 16), take, camera,
     frame: (N,). half: mm that depth 1 stands for. skipped: reason and number of frames that were left out.
@@ -117,26 +117,6 @@ class H36MStore(Store):
     def to_mm(self, coords: Float[Tensor, "N J 3"]) -> Float[Tensor, "N J 3"]:
         """Points of all images in order -> mm in the camera's frame: `to_camera_mm` with this store's `meta`."""
         return to_camera_mm(coords, self.meta())
-
-    def batch(self, index: Int[Tensor, " B"], generator: torch.Generator | None = None) -> Batch:
-        """As `Store.batch`, on the device of the labels; only the batch's images travel."""
-        device = self.coords.device
-        images = self.images[index.to(self.images.device)].to(device).float() / 255
-        index = index.to(device)
-        labels, visible = Labels(self.coords[index], self.weight[index]), self.visible[index]
-        if generator is not None and self.augment is not None:
-            images, labels, visible = self.augment(images, labels, visible, generator)
-        hint = None if self.hint is None else self.hint[index]
-        return Batch(images, labels, visible, self.normaliser[index], self.affine[index], hint)
-
-    def to(self, device: torch.device | str) -> "H36MStore":
-        """The same data on another device, large images excepted."""
-        moved: dict[str, Any] = {
-            k: v.to(device)
-            for k, v in vars(self).items()
-            if isinstance(v, Tensor) and not (k == "images" and v.numel() > pack.IN_MEMORY)
-        }
-        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

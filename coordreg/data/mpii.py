@@ -21,8 +21,6 @@ Sources: Andriluka et al., CVPR 2014; Tompson et al., CVPR 2015 (split); Newell 
 """
 
 import json
-import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +34,7 @@ from scipy.io import loadmat
 
 from coordreg.coords import apply_affine, crop_affine, invert_affine
 from coordreg.data.augment import Augment
-from coordreg.data.pack import canvas_size, cut, key, locate, pack_crops, pack_path, read_picture
+from coordreg.data.pack import canvas_size, cut, key, locate, pack_crops, pack_path, present, read_picture
 from coordreg.data.skeletons import MPII16
 from coordreg.data.store import Store
 
@@ -283,7 +281,9 @@ class MPII:
         no labels or no pictures at all, ValueError for damaged files.
         """
         root = locate(self.root)
-        people = present(read(root, self.form, self.split), root / "images")
+        people = read(root, self.form, self.split)
+        get = f"mpii_human_pose_v1.tar.gz (12.9 GB) from {HOME} and unpack it so that images/ lies in {root}"
+        people = people.take(present(people.names, root / "images", "MPII", get))
         people = people.take(list(range(len(people.names)))[: self.limit])
         square = (self.size, self.size)
         size = square if self.augment is None else canvas_size(square, self.canvas)
@@ -314,21 +314,3 @@ class MPII:
             joints=MPII16.joints,
             augment=None if self.augment is None else self.augment.bind(MPII16.pairs, self.size),
         )
-
-
-def present(people: People, images: Path) -> People:
-    """Those whose picture is there; a warning counts the others. Raises FileNotFoundError if there is none."""
-    there = {entry.name for entry in os.scandir(images)} if images.is_dir() else set()
-    rows = [i for i, name in enumerate(people.names) if name in there]
-    if not rows:
-        raise FileNotFoundError(
-            f"MPII: none of the {len(set(people.names))} pictures, such as {images / people.names[0]}, is there; "
-            f"get mpii_human_pose_v1.tar.gz (12.9 GB) from {HOME} and unpack it so that images/ lies in {images.parent}"
-        )
-    if absent := len(people.names) - len(rows):
-        files = len(set(people.names) - there)
-        warnings.warn(
-            f"MPII: {files} pictures are not in {images}; {absent} of {len(people.names)} people are left out",
-            stacklevel=3,
-        )
-    return people.take(rows)

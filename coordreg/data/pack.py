@@ -147,6 +147,26 @@ def read_picture(path: Path) -> Image.Image:
         raise ValueError(f"{path} is not a whole picture ({error}); fetch it again, or delete it to skip it") from error
 
 
+def present(names: list[str], folder: Path, data: str, get: str) -> list[int]:
+    """The numbers of those people whose picture, a name each, is in `folder`; a warning counts the others.
+
+    data: the data set, and get: how its pictures are got, for the messages. Raises FileNotFoundError if none is there.
+    """
+    there = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    rows = [i for i, name in enumerate(names) if name in there]
+    if not rows:
+        raise FileNotFoundError(
+            f"{data}: none of the {len(set(names))} pictures, such as {folder / names[0]}, is there; get {get}"
+        )
+    if absent := len(names) - len(rows):
+        warnings.warn(
+            f"{data}: {len(set(names) - there)} pictures are not in {folder}; {absent} of {len(names)} people are left "
+            "out",
+            stacklevel=3,
+        )
+    return rows
+
+
 def cut(
     image: Image.Image, centre: NDArray[Any], sides: NDArray[Any], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "3 H W"]:

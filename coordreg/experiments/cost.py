@@ -30,8 +30,8 @@ from coordreg.dsnt import DSNT, JS
 from coordreg.experiments import heatmap
 from coordreg.fingerprint import changed, fingerprint
 from coordreg.method import Estimator, Staged
+from coordreg.provenance import made
 from coordreg.records import RecordError, checksum, root
-from coordreg.running import made
 from coordreg.spec import Spec, spec
 from coordreg.train import atomic
 

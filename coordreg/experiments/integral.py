@@ -42,10 +42,11 @@ LOSSES = {
 #: Learning rates chosen by the AUC on the validation figures (experiment integral-rates) from chapter 2's list, at
 #: 16 px. Rows with L2 and rows without pre-training are searched like the others.
 CHOSEN = {"cpu": {"R1": 5e-3, "I*": 5e-3, "I1": 5e-3, "I2": 5e-3, "I3": 5e-3}}
-#: First values of the learnt factor tried for every row at its learning rate (experiment integral-sharpness), and those
-#: chosen where they differ from the reasoned ones in LOSSES (1 for I*).
-SHARPNESS = (1.0, 3.0, 10.0, 30.0)
-SHARPER: dict[str, dict[str, float]] = {"cpu": {}}
+#: First values of the learnt factor tried for every row at its learning rate (experiment integral-sharpness), further
+#: ones where an end of the list came out best, and those chosen where they differ from the reasoned ones in LOSSES (1
+#: for I*).
+SHARPNESS, FURTHER = (1.0, 3.0, 10.0, 30.0), {"I2": (0.3,), "I3": (0.3,)}
+SHARPER: dict[str, dict[str, float]] = {"cpu": {"I*": 3.0, "I1": 3.0}}
 
 
 def _rate(profile: str, name: str) -> float | None:
@@ -57,6 +58,11 @@ def reasoned(name: str) -> float:
     return 1.0 if name == "I*" else LOSSES[name][2]
 
 
+def first(profile: str, name: str) -> float:
+    """The first value of the learnt factor that the search chose."""
+    return SHARPER.get(profile, {}).get(name, reasoned(name))
+
+
 def method(profile: str, name: str, sharpness: float | None = None) -> Spec:
     """R1, I*, I1, I2 or I3 with the profile's number of pre-training steps.
 
@@ -64,8 +70,7 @@ def method(profile: str, name: str, sharpness: float | None = None) -> Spec:
     """
     if name == "R1":
         return spec(Regression, distance=Power(1))
-    if sharpness is None:
-        sharpness = SHARPER.get(profile, {}).get(name, reasoned(name))
+    sharpness = first(profile, name) if sharpness is None else sharpness
     if name == "I*":
         return spec(Integral) if sharpness == 1.0 else spec(Integral, sharpness=sharpness)
     loss, weight, _ = LOSSES[name]
@@ -128,14 +133,14 @@ def rates(profile: str) -> list[Run]:
 def sharpness(profile: str) -> list[Run]:
     """Where should the learnt factor start? The same four values for I*, I1, I2, I3, after the learning rates.
 
-    python -m coordreg run integral-sharpness --profile cpu; 16 runs of about a minute, four of them shared with
+    python -m coordreg run integral-sharpness --profile cpu; 18 runs of about a minute, four of them shared with
     integral-rates. The search was added when I1, alone of the three, came out no better than I* on the validation
     figures: softmax of a map with peak 0.3 times 10 leaves most of the mass in the background.
     """
     return [
         run
         for name in ROWS[1:]
-        for value in SHARPNESS
+        for value in (*FURTHER.get(name, ()), *SHARPNESS)
         for run in _runs(
             profile,
             name,
@@ -261,15 +266,10 @@ def lsp(profile: str) -> list[Run]:
     both above heatmap matching at small distances.
     """
     base = [run for run in heatmap.lsp(profile) if run.label == "LSP"]
-    loss, weight, sharpness = LOSSES["I1"]
     rows = {
         "DSNTr": spec(DSNT, regulariser=JS(1.0), weight=1.0),
-        "I1": spec(
-            Integral,
-            regulariser=replace(loss, target=Gaussian(sigma=1.5)),
-            weight=weight,
-            sharpness=sharpness,
-            pretrain=base[0].training.steps // 2,
+        "I1": method(profile, "I1").replace(
+            regulariser=Matching(Gaussian(sigma=1.5), MSE()), pretrain=base[0].training.steps // 2
         ),
     }
     readings = (Reading("method"), Reading("flip-points", flip="points"))

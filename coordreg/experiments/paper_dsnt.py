@@ -9,7 +9,9 @@ Ours, where the paper is silent. The rest of RMSProp: torch's defaults. Chance o
 ResNet-101@28px, which the paper says was smaller: 16. Hourglasses: no published weights, every stack supervised, the
 losses added. The test set's labels are not public: table 4 is measured on the validation split, with the flip test.
 Readings with and without the flip test are recorded; claims are on those without it, as nothing is said for figures 7
-to 9. One seed.
+to 10; table 4's are on those with it. One seed.
+
+Printed figures are claims too (PRINTED), within `recipes.TOLERANCE`; ratios are of our own two figures.
 """
 
 from coordreg.backbones.dilated import DilatedResNet
@@ -20,7 +22,7 @@ from coordreg.data.hosted import Hosted
 from coordreg.data.mpii import MPII
 from coordreg.dsnt import DSNT, JS, FullyConnected, Regression
 from coordreg.experiments.claims import Claim, Side
-from coordreg.experiments.recipes import paper_only, steps
+from coordreg.experiments.recipes import as_printed, in_ratio, paper_only, steps
 from coordreg.experiments.scale import PCKH
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap, QuarterSign
 from coordreg.method import Estimator, Staged
@@ -87,6 +89,13 @@ RECIPES = {
     "dsnt-fig10": "paper-dsnt-fig10",
     "dsnt-tab4": "paper-dsnt-tab4",
 }
+#: The figures that the rows with a recipe print: PCKh@0.5 in percent, by how much DSNT is above HM in percent of HM's,
+#: and the share of HG8's PCKh that ResNet-50@28px has, in percent. HG8's in table 4 is that of Newell et al.
+PRINTED = {
+    "dsnt-fig7": {"HM 7 px": 44.0, "DSNT above HM 7 px": 90.5, "DSNT above HM 56 px": 2.0},
+    "dsnt-fig10": {"share of HG8": 99.0},
+    "dsnt-tab4": {"DSNTr ResNet-50 28 px": 89.5, "HM HG8": 90.9},
+}
 
 
 def claims(profile: str) -> list[Claim]:
@@ -123,4 +132,31 @@ def claims(profile: str) -> list[Claim]:
     for fine, coarse in ((28, 14), (56, 28)):
         text = f"ResNet-50: {fine} px above {coarse} px"
         add("dsnt-fig10", at("DSNTr", fine, 50), at("DSNTr", coarse, 50), text)
+    return found + _figures()
+
+
+def _figures() -> list[Claim]:
+    """The printed numbers: two of single networks, and four ratios."""
+    found: list[Claim] = []
+
+    def one(row: str, text: str, label: str, printed: float, reading: str = "method") -> None:
+        found.append(as_printed(row, text, Side(RECIPES[row], label, reading), "0.5", printed))
+
+    def two(row: str, text: str, label: str, other: Run, ratio: float, reading: str = "method") -> None:
+        found.append(in_ratio(row, text, Side(RECIPES[row], label, reading), other, "0.5", ratio))
+
+    best, deep = "DSNTr ResNet-50 28 px", hourglass("HM", 8)
+    printed = PRINTED["dsnt-fig7"]
+    one("dsnt-fig7", f"HM at 7 px: {printed['HM 7 px']:g}", "HM ResNet-34 7 px", printed["HM 7 px"])
+    for cells in (7, 56):
+        more = printed[f"DSNT above HM {cells} px"]
+        ratio = 1 + more / 100
+        text = f"DSNT at {cells} px {more:.1f}% above HM: less {ratio:g} times HM"
+        two("dsnt-fig7", text, f"DSNT ResNet-34 {cells} px", resnet("HM", 34, cells), ratio)
+    share = PRINTED["dsnt-fig10"]["share of HG8"] / 100
+    two("dsnt-fig10", f"ResNet-50@28px has {share:.0%} of HG8: less {share:g} times HG8", best, deep, share)
+    ours, theirs = (PRINTED["dsnt-tab4"][label] for label in (best, deep.label))
+    one("dsnt-tab4", f"ResNet-50@28px: {ours:g}, which is printed for the test set", best, ours, "flip")
+    text = f"ResNet-50@28px and HG8 as {ours:g} and {theirs:g}: less {ours / theirs:.3f} times HG8"
+    two("dsnt-tab4", text, best, deep, ours / theirs, "flip")
     return found

@@ -1,6 +1,7 @@
 """Results as pages and the ledger read them: the records of one experiment, of one profile, by label and reading."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from coordreg.experiments import runs
-from coordreg.records import PROFILES, Record, complete
+from coordreg.experiments.recipes import doubt, here
+from coordreg.records import PROFILES, Record, Run, complete
 from coordreg.running import run_all
 from coordreg.spec import digest
 
@@ -20,12 +22,16 @@ PUBLISHED = ("paper", "gpu", "cpu")
 
 @dataclass(frozen=True)
 class Results:
-    """The records of an experiment. profile: the one they come from, or None where it was not run (then `why`)."""
+    """The records of an experiment. profile: the one they come from, or None where it was not run (then `why`).
+
+    note: what a reader must be told beside the numbers, such as that they come from a fixture.
+    """
 
     experiment: str
     profile: str | None
     records: tuple[Record, ...]
     why: str = ""
+    note: str = ""
 
     @property
     def labels(self) -> list[str]:
@@ -76,16 +82,17 @@ class Results:
             f"{self.experiment}, {self.profile} profile: {seeds} seed{'s' * (seeds > 1)}, "
             f"{first['images_seen']:,} images seen, {first['data']['test_images']:,} test images."
         )
-        return text + (
-            f" {stale} of {len(self.records)} records are stale: the code has changed since." if stale else ""
-        )
+        text += f" {stale} of {len(self.records)} records are stale: the code has changed since." if stale else ""
+        return text + (f" {self.note}" if self.note else "")
 
 
 def results(name: str, profile: str = "published", *, workers: int | None = None) -> Results:
     """Records of an experiment.
 
     "published": the highest profile for which every run and seed is recorded; trains nothing. Any other profile: its
-    records, training what is missing; an experiment whose data are not on this machine comes back as not run.
+    records, training what is missing; an experiment whose data are not on this machine comes back as not run. Records
+    that are no evidence, made from a fixture or from a part of the data, are never published; elsewhere a warning and
+    the caption say what they are.
     """
     if profile == "published":
         for candidate in PUBLISHED:
@@ -95,18 +102,33 @@ def results(name: str, profile: str = "published", *, workers: int | None = None
                 continue
             if complete(wanted, candidate):
                 found = run_all(wanted, candidate)
-                if not any(record["data"].get("fixture") for record in found):  # made from a fixture: never shown
+                if not any(doubt(record) for record in found):
                     return Results(name, candidate, _one_data_set(found))
         return Results(name, None, (), "No profile has all its records.")
-    wanted = runs(name, profile)
+    declared = wanted = runs(name, profile)
     workers = workers or int(os.environ.get("COORDREG_WORKERS", "1"))
     try:
+        if profile == "paper" and not complete(declared, profile):
+            wanted = here(declared)
         found = run_all(wanted, profile, workers=workers, progress=False, report=_report)
     except (FileNotFoundError, ValueError) as error:
         if isinstance(error, ValueError) and "no pack of photographs" not in str(error):
             raise
         return Results(name, None, (), str(error).splitlines()[0])
-    return Results(name, profile, _one_data_set(found))
+    note = _note(declared, found)
+    if note:
+        warnings.warn(f"{name}, {profile} profile: {note}", stacklevel=2)
+    return Results(name, profile, _one_data_set(found), note=note)
+
+
+def _note(declared: Sequence[Run], records: Sequence[Record]) -> str:
+    """What is to be said of records that are no evidence, or ""."""
+    keys = {run.key for run in declared}
+    why = [doubt(r) or ("" if r["key"] in keys else "made from a part of the data") for r in records]
+    reasons = list(dict.fromkeys(text for text in why if text))
+    if not reasons:
+        return ""
+    return f"NO RESULTS: {sum(map(bool, why))} of {len(why)} records are no evidence ({'; '.join(reasons)})."
 
 
 def _one_data_set(records: Sequence[Record]) -> tuple[Record, ...]:

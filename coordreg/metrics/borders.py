@@ -18,7 +18,8 @@ class Borders(Scoring):
     """`Scoring`, split by where the label lies. within: distance from the nearest border, in widths of the image.
 
     Three metrics more, at the first threshold of `at`: "edge", "inner", and "gain" = edge - inner, below 0 where the
-    border costs accuracy. By image they are those of images that have joints of both kinds; the others weigh nothing.
+    border costs accuracy. Each is taken image by image, and its mean is over the images that have joints of both kinds:
+    so a person is compared with the same person, and a summary says what a claim is judged by.
     """
 
     within: float = 0.1
@@ -43,30 +44,41 @@ class Borders(Scoring):
 class Bordered(Scores):
     """Scores, and near: (N, J), does the label lie close to the border?"""
 
+    scoring: Borders
     near: Bool[Tensor, "N J"] | None = None
 
-    def _split(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Hits and numbers of counted joints of each image, near the border and elsewhere."""
+    def _each(self) -> tuple[dict[str, Tensor], Bool[Tensor, " N"]]:
+        """By image the shares of hits (N,) near the border and elsewhere and their difference; are there both kinds?"""
         assert self.near is not None
         counted = [j for j in range(self.distances.shape[1]) if j not in self.scoring.exclude]
         d, near = self.distances[:, counted], self.near[:, counted]
         hit, there = d <= self.scoring.at[0], ~d.isnan()
-        return {
-            name: ((hit & chosen).sum(1).double(), (there & chosen).sum(1).double())
-            for name, chosen in (("edge", near), ("inner", ~near))
-        }
+        share, both = dict[str, Tensor](), torch.ones(len(d), dtype=torch.bool, device=d.device)
+        for name, chosen in (("edge", near), ("inner", ~near)):
+            n = (there & chosen).sum(1)
+            share[name] = (hit & chosen).sum(1).double() / n.clamp_min(1)
+            both &= n > 0
+        return {**share, "gain": share["edge"] - share["inner"]}, both
 
     def summary(self) -> dict[str, Any]:
-        """What `Scores` says, and in percent over all images "edge", "inner" and "gain"."""
-        found = {name: 100 * float(hits.sum() / n.sum().clamp_min(1)) for name, (hits, n) in self._split().items()}
-        found["gain"] = found["edge"] - found["inner"]
-        return {**super().summary(), **{name: round(value, 3) for name, value in found.items()}}
+        """What `Scores` says, and in percent "edge", "inner" and "gain": means over images with joints of both kinds.
+
+        ValueError if no image has both.
+        """
+        share, both = self._each()
+        if not bool(both.any()):
+            raise ValueError(
+                f"Borders: none of {len(both)} images has labelled joints both within {self.scoring.within:g} of a "
+                "border and elsewhere; change `within` or take more images"
+            )
+        found = {name: round(100 * float(value[both].mean()), 3) for name, value in share.items()}
+        return {**super().summary(), **found}
 
     def images(self) -> dict[str, NDArray[Any]]:
-        """What `Scores` says by image, the three metrics (float16), and "count": 1 where both kinds of joints are."""
-        parts = self._split()
-        share = {name: hits / n.clamp_min(1) for name, (hits, n) in parts.items()}
-        share["gain"] = share["edge"] - share["inner"]
-        both = torch.stack([n > 0 for _, n in parts.values()]).all(0)
+        """What `Scores` says by image, the three metrics (float16), and "count": 1 where both kinds of joints are.
+
+        That count serves the three; claims about a threshold would weigh the joints of an image by it as well.
+        """
+        share, both = self._each()
         extra = {name: value.half().numpy() for name, value in share.items()}
         return {**super().images(), **extra, "count": both.to(torch.int8).numpy()}

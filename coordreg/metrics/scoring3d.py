@@ -14,6 +14,8 @@ from coordreg.metrics.mpjpe import joint_errors, n_mpjpe, pa_mpjpe
 from coordreg.metrics.pck import steps
 
 STEPS = 50
+#: The largest number of float16: 65 m, which only a network that has gone astray can miss by.
+LARGEST = float(torch.finfo(torch.float16).max)
 
 
 def millimetres(coords: Float[Tensor, "B J 3"], affine: Float[Tensor, "B 3 4"], unit: float) -> Float[Tensor, "B J 3"]:
@@ -50,8 +52,11 @@ class Scores3D:
         }
 
     def images(self) -> dict[str, NDArray[Any]]:
-        """By image: each metric in mm (float16, exact to half a millimetre), and 1 as the weight of an image."""
-        found: dict[str, NDArray[Any]] = {k: v.half().numpy() for k, v in self.each.items()}
+        """By image: each metric in mm, and 1 as the weight of an image.
+
+        Metrics are float16: exact to half a millimetre up to two metres; an error above `LARGEST` is stored as that.
+        """
+        found: dict[str, NDArray[Any]] = {k: v.clamp(max=LARGEST).half().numpy() for k, v in self.each.items()}
         return {**found, "count": torch.ones(len(self.joint), dtype=torch.int8).numpy()}
 
 
