@@ -194,6 +194,10 @@ def sweep(profile: str) -> list[Run]:
     ]
 
 
+#: Figure 8's deeper trunk.
+DEEPER = {"smoke": 18, "cpu": 34, "gpu": 50}
+
+
 def depth(profile: str) -> list[Run]:
     """Figure 8: DSNTr on a deeper trunk (ResNet-34 on the cpu profile) at the three larger maps.
 
@@ -201,7 +205,7 @@ def depth(profile: str) -> list[Run]:
     the shallower line. Expect larger maps to help at either depth.
     """
     s = scale(profile)
-    deep = {"smoke": 18, "cpu": 34, "gpu": 50}[profile]
+    deep = DEEPER[profile]
     runs = []
     for up in (1, 2, 3):
         for run in _runs(profile, "DSNTr", f"ResNet-{deep} {s.size // 32 * 2**up} px", up):

@@ -4,7 +4,7 @@ import torch
 
 from coordreg.expectation import Softmax
 from coordreg.experiments.claims import Claim, Observation, Side
-from coordreg.experiments.dsnt import LAMBDAS, REGULARISERS, SAMPLES
+from coordreg.experiments.dsnt import DEEPER, LAMBDAS, REGULARISERS, SAMPLES
 from coordreg.experiments.scale import scale
 from coordreg.plots.expectation import maxima
 from coordreg.records import Record
@@ -91,7 +91,7 @@ def claims(profile: str) -> list[Claim]:
             for w in LAMBDAS
         ),
     ]
-    deep = {"smoke": 18, "cpu": 34, "gpu": 50}[profile]
+    deep = DEEPER[profile]
     for a, b in zip(sizes[2:], sizes[1:-1], strict=True):
         found += [
             _beats("dsnt-fig8", _side("DSNTr", a), _side("DSNTr", b), f"ResNet-{s.depth}: {a} above {b}"),

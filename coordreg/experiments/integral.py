@@ -166,16 +166,24 @@ def _resized(runs: Sequence[Run], size: int) -> list[Run]:
     return [replace(r, train=replace(r.train, size=size), test=replace(r.test, size=size)) for r in runs]
 
 
+def settings(profile: str) -> dict[str, tuple[int, int]]:
+    """Side of the image and number of upsamplings of (a) to (d), in tables 2 and 9."""
+    full = scale(profile).size
+    return {"a": (full, 3), "b": (full, 2), "c": (full // 2, 3), "d": (full // 2, 2)}
+
+
+#: Table 3's depths of trunk.
+DEPTHS = {"smoke": (10, 18, 34), "cpu": (10, 18, 34), "gpu": (18, 34, 50)}
+
+
 def resolution(profile: str) -> list[Run]:
     """Table 2: H1 and I1 on whole and half images with three and two upsamplings; (a) to (d) as in the paper.
 
     python -m coordreg run integral-resolution --profile cpu; 24 runs of up to a minute, nine of them shared. Expect I1
     above H1 everywhere and most at (d).
     """
-    full = scale(profile).size
-    settings = {"a": (full, 3), "b": (full, 2), "c": (full // 2, 3), "d": (full // 2, 2)}
     runs = []
-    for name, (size, up) in settings.items():
+    for name, (size, up) in settings(profile).items():
         h1 = figures_runs(profile, f"H1 {name}", heatmap.H1, up, heatmap.READINGS[:2], lr=heatmap.rate(profile, "H1"))
         runs += _resized([*h1, *_runs(profile, "I1", f"I1 {name}", up)], size)
     return runs
@@ -188,7 +196,7 @@ def capacity(profile: str) -> list[Run]:
     network to gain with depth, and I1 on the smallest to come near H1 on the largest.
     """
     s = scale(profile)
-    depths = {"smoke": (10, 18, 34), "cpu": (10, 18, 34), "gpu": (18, 34, 50)}[profile]
+    depths = DEPTHS[profile]
     h1 = figures_runs(
         profile, f"H1 ResNet-{depths[2]}", heatmap.H1, 2, heatmap.READINGS[:2],
         lr=heatmap.rate(profile, "H1"),
@@ -324,7 +332,7 @@ def claims(profile: str) -> list[Claim]:
     for better, worse in ("ab", "cd"):  # claims pair test images, which differ in size between (b) and (d)
         for name in ("H1", "I1"):
             add("integral-tab2", at(name, better), at(name, worse), f"{name}: ({better}) above ({worse})", ("auc",))
-    low, middle, high = {"smoke": (10, 18, 34), "cpu": (10, 18, 34), "gpu": (18, 34, 50)}[profile]
+    low, middle, high = DEPTHS[profile]
 
     def deep(name: str, depth: int) -> Side:
         return Side("integral-capacity", f"{name} ResNet-{depth}", "argmax" if name == "H1" else "method")

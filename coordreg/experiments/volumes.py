@@ -105,7 +105,7 @@ def _rate(profile: str, name: str) -> float:
 
 
 def _runs(
-    profile: str, name: str, label: str, strategy: int, *, upsamplings: int = 3, size: int | None = None, keep: int = 0
+    profile: str, name: str, label: str, strategy: int, *, upsamplings: int = 3, size: int = 0, keep: int = 0
 ) -> list[Run]:
     """One run a seed: ResNet, transposed convolutions, a volume as deep as it is wide (or R1's pooled vector)."""
     s = scale(profile)
@@ -118,7 +118,7 @@ def _runs(
     estimator = spec(Estimator, backbone=trunk, head=head, method=method(profile, name, strategy))
     training = Training(s.steps, s.batch, _rate(profile, name), schedule=Cosine(warmup=min(50, s.steps // 2)))
     train, test = images(profile, strategy), studio(profile, "test", s.test // 2)
-    if size is not None:
+    if size not in (0, s.size):
         train, test = _resize(train, size), _resize(test, size)
     return [Run(label, estimator, train, test, training, SCORING, seed, READINGS, keep) for seed in s.seeds]
 
@@ -171,11 +171,9 @@ def resolution(profile: str) -> list[Run]:
     python -m coordreg run volumes-resolution --profile cpu; 24 runs of up to two minutes, six shared. Expect I2 below
     H2 everywhere and the gap to grow towards (d).
     """
-    full = scale(profile).size
-    settings = {"a": (None, 3), "b": (None, 2), "c": (full // 2, 3), "d": (full // 2, 2)}
     return [
         run
-        for letter, (size, up) in settings.items()
+        for letter, (size, up) in integral.settings(profile).items()
         for name in ("H2", "I2")
         for run in _runs(profile, name, f"{name} {letter}", 2, upsamplings=up, size=size)
     ]
