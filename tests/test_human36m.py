@@ -30,7 +30,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordreg.coords import apply_affine, flip_coords
-from coordreg.data import pack
+from coordreg.data import pack, places
 from coordreg.data.augment import Augment
 from coordreg.data.cameras import CAMERAS, Camera, camera_of, from_metres, metric_cameras, read_parameters
 from coordreg.data.h36m_formats import read
@@ -197,6 +197,9 @@ def test_fps10(small: tuple[Path, World]) -> None:
     root, few = small
     write_mmpose(root, few, listed=(0, 5, 10), images=False, fps=10)
     assert sorted(set(read(root, "mmpose", (1, 5), 5).frame.tolist())) == [0, 5, 10]
+    named = places.files(Human36M(root, "mmpose"))
+    assert named[0] == root / "annotation_body3d" / "fps10" / "h36m_train.npz"
+    assert named[0].is_file()
     with pytest.raises(ValueError, match=r"every=64, but .*fps10 has only every 5th frame"):
         read(root, "mmpose", (1,), 64)
 

@@ -57,7 +57,8 @@ def files(data: Any) -> list[Path]:
         return [base / f"S{s}" for s in data.chosen]
     assert data.form in h36m_formats.READERS
     base = root / "annotation_body3d"
-    return [base / "fps50" / f"h36m_{data.split}.npz", base / "cameras.pkl", root / "images"]
+    rate = next((rate for rate in ("fps50", "fps10") if (base / rate).is_dir()), "fps50")
+    return [base / rate / f"h36m_{data.split}.npz", base / "cameras.pkl", root / "images"]
 
 
 __all__ = ["MARKER", "files", "folder", "is_fixture", "name_of", "sets"]
