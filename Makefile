@@ -38,7 +38,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PROFILE=smoke|cpu|gpu|paper   what a rerun costs: seconds, minutes on two cores, minutes on a GPU, the paper's own"
-	@echo "  CHAPTER=pixels|heatmap|all    which notebook a rerun executes"
+	@echo "  CHAPTER=heatmap|dsnt|...|all   which notebook a rerun executes"
 	@echo "  PYTHON=/usr/bin/python3       use this interpreter as it is instead of building .venv"
 
 book: $(BUILD)/html/.built  ## build the site into _build/html (pages execute in seconds, from committed records)

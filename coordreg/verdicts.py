@@ -182,13 +182,13 @@ class Shelf:
 
 
 def rows(profile: str = "published", only: str | None = None) -> list[Entry]:
-    """Every row with its verdict, in the papers' order, or one of them.
+    """Every row with its verdict, in the papers' order. only: a paper of PAPERS, or one row.
 
     "published": for each row the highest profile (paper, gpu, cpu) that is complete; else that profile alone.
     """
     if profile != "published":
         check_profile(profile)
-    wanted = ROWS if only is None else (known(only),)
+    wanted = [row for row in ROWS if only in (None, row.paper)] or [known(str(only))]
     shelf, scope, exact, recipe = Shelf(), scopes(), exacts(), recipes()
     claims = {p: declared(p) for p in (PUBLISHED if profile == "published" else (profile,))}
     found = [

@@ -232,6 +232,7 @@ def test_statuses(world: Callable[[str], Entry]) -> None:
     assert found["dsnt-fig3"].status == "misprint"
     assert "counted by hand" in found["dsnt-fig3"].note
     assert [e.row.id for e in ledger.rows()] == IDS
+    assert [e.row.id for e in ledger.rows(only="integral")] == [i for i in IDS if i.startswith("integral-")]
     assert {e.status for e in found.values()} <= set(STATUSES)
 
 

@@ -7,9 +7,11 @@ excludes the margin and all seeds agree in sign.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coordreg.records import Record
 
@@ -124,10 +126,9 @@ def judge(
                 f"judge: {claim.text!r} compares {pairs[0][0].shape} with {pairs[1][0].shape} (seeds, test images); "
                 "both pairs need the same"
             )
-    seeds = tuple(float(v) for v in _lead([(hit.T, count.T) for hit, count in pairs]))
-    totals = [(hit.sum(0), count.sum(0)) for hit, count in pairs]
-    n, rng = len(totals[0][0]), np.random.default_rng(seed)
-    drawn = [_lead([(hit[pick], count[pick]) for hit, count in totals]) for pick in rng.integers(0, n, (samples, n))]
+    seeds = tuple(float(v) for v in _lead([(hit.sum(1), count.sum(1)) for hit, count in pairs]))
+    times = _resampled(pairs[0][0].shape[1], samples, seed)
+    drawn = _lead([(times @ hit.sum(0), times @ count.sum(0)) for hit, count in pairs])
     low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975)))
     if low > claim.margin and min(seeds) > claim.margin:
         verdict = "holds"
@@ -135,12 +136,20 @@ def judge(
         verdict = "contradicted"
     else:
         verdict = "open"
-    return Judgement(claim, float(_lead(totals)), low, high, seeds, verdict)
+    difference = float(_lead([(hit.sum(), count.sum()) for hit, count in pairs]))
+    return Judgement(claim, difference, low, high, seeds, verdict)
 
 
-def _lead(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
-    """Sums of differences over those of counts, along the first axis: the first pair's less the second's, if any."""
-    found = [hit.sum(0) / count.sum(0) for hit, count in pairs]
+@lru_cache(maxsize=4)
+def _resampled(n: int, samples: int, seed: int) -> NDArray[np.float32]:
+    """How often each of n images is drawn in each bootstrap sample, (samples, n): the same draws for every claim."""
+    drawn = np.random.default_rng(seed).integers(0, n, (samples, n))
+    return np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float32)
+
+
+def _lead(sums: Sequence[tuple[Any, Any]]) -> Any:
+    """Summed differences over summed counts, of the first pair less that of the second, if there is one."""
+    found = [hit / count for hit, count in sums]
     return found[0] - sum(found[1:])
 
 
