@@ -41,11 +41,16 @@ LOSSES = {
 }
 #: Learning rates chosen by the AUC on the validation figures (experiment integral-rates) from chapter 2's list, at
 #: 16 px. Rows with L2 and rows without pre-training are searched like the others.
-CHOSEN = {"cpu": {"R1": 5e-3, "I*": 5e-3, "I1": 5e-3, "I2": 5e-3, "I3": 5e-3}}
+#: Where an end of the list came out best, the list went on: FURTHER.
+CHOSEN = {
+    "cpu": dict.fromkeys(("R1", "I*", "I1", "I2", "I3", "I*-L2"), 5e-3)
+    | {"I1-L2": 2.5e-3, "I1-both": 2e-2, "I2-both": 1e-2, "I3-both": 2e-2}
+}
+FURTHER = {"I1-L2": (1.25e-3,), "I1-both": (4e-2,), "I3-both": (4e-2,)}
 #: First values of the learnt factor tried for every row at its learning rate (experiment integral-sharpness), further
 #: ones where an end of the list came out best, and those chosen where they differ from the reasoned ones in LOSSES (1
 #: for I*).
-SHARPNESS, FURTHER = (1.0, 3.0, 10.0, 30.0), {"I2": (0.3,), "I3": (0.3,)}
+SHARPNESS, LOWER = (1.0, 3.0, 10.0, 30.0), {"I2": (0.3,), "I3": (0.3,)}
 SHARPER: dict[str, dict[str, float]] = {"cpu": {"I*": 3.0, "I1": 3.0}}
 
 
@@ -125,7 +130,7 @@ def rates(profile: str) -> list[Run]:
     return [
         run
         for name, made in (wanted | rivals(profile, searching=True)).items()
-        for lr in heatmap.RATES
+        for lr in (*heatmap.RATES, *FURTHER.get(name, ()))
         for run in _runs(profile, name, f"{name} {lr:g}", made=made, lr=lr, seeds=(100,), split="val", readings=FIRST)
     ]
 
@@ -140,7 +145,7 @@ def sharpness(profile: str) -> list[Run]:
     return [
         run
         for name in ROWS[1:]
-        for value in (*FURTHER.get(name, ()), *SHARPNESS)
+        for value in (*LOWER.get(name, ()), *SHARPNESS)
         for run in _runs(
             profile,
             name,
