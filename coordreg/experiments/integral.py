@@ -2,9 +2,9 @@
 
 H1, H2, H3 and their runs are chapter 2's, read by the arg max as in the paper. The paper says neither how the two
 losses are weighed nor how the maps are scaled before the softmax. Ours: coefficients 1, 0.1, 1 for the losses of I1,
-I2, I3, which make the two gradients on the last layer of like size; a learnt factor, which starts at 10 where squared
-error gives maps a peak of 1, and at 1 for logits. I1 to I3 spend half of the budget on the heat map and half on the
-integral.
+I2, I3, which make the two gradients on the last layer of like size; a learnt factor, which we reasoned should start at
+10 where squared error gives maps a peak of 1, and at 1 for logits, and whose first value was then searched for. I1 to
+I3 spend half of the budget on the heat map and half on the integral.
 """
 
 from collections.abc import Sequence
