@@ -3,8 +3,8 @@
 H1, H2, H3 and their runs are chapter 2's, read by the arg max as in the paper. The paper says neither how the two
 losses are weighed nor how the maps are scaled before the softmax. Ours: coefficients 1, 0.1, 1 for the losses of I1,
 I2, I3, which make the two gradients on the last layer of like size; a learnt factor, which we reasoned should start at
-10 where squared error gives maps a peak of 1, and at 1 for logits, and whose first value was then searched for. I1 to
-I3 spend half of the budget on the heat map and half on the integral.
+10 where squared error gives maps a peak of 1, and at 1 for logits (integral-sharpness varies it). I1 to I3 spend half
+of the budget on the heat map and half on the integral.
 """
 
 from collections.abc import Sequence
@@ -44,41 +44,25 @@ LOSSES = {
 #: Where an end of the list came out best, the list went on: FURTHER.
 CHOSEN = {
     "cpu": dict.fromkeys(("R1", "I*", "I1", "I2", "I3", "I*-L2"), 5e-3)
-    | {"I1-L2": 2.5e-3, "I1-both": 2e-2, "I2-both": 1e-2, "I3-both": 2e-2}
+    | {"I1-L2": 2.5e-3, "I1-both": 2e-2, "I2-both": 1e-2, "I3-both": 4e-2}
 }
-FURTHER = {"I1-L2": (1.25e-3,), "I1-both": (4e-2,), "I3-both": (4e-2,)}
-#: First values of the learnt factor tried for every row at its learning rate (experiment integral-sharpness), further
-#: ones where an end of the list came out best, and those chosen where they differ from the reasoned ones in LOSSES (1
-#: for I*).
+FURTHER = {"I1-L2": (1.25e-3,), "I1-both": (4e-2,), "I3-both": (4e-2, 8e-2)}
+#: First values of the learnt factor tried for every row at its learning rate (experiment integral-sharpness), and
+#: further ones where an end of the list came out best.
 SHARPNESS, LOWER = (1.0, 3.0, 10.0, 30.0), {"I2": (0.3,), "I3": (0.3,)}
-SHARPER: dict[str, dict[str, float]] = {"cpu": {"I*": 3.0, "I1": 3.0}}
 
 
 def _rate(profile: str, name: str) -> float | None:
     return CHOSEN.get(profile, {}).get(name)
 
 
-def reasoned(name: str) -> float:
-    """The first value of the learnt factor that the rates were sought with."""
-    return 1.0 if name == "I*" else LOSSES[name][2]
-
-
-def first(profile: str, name: str) -> float:
-    """The first value of the learnt factor that the search chose."""
-    return SHARPER.get(profile, {}).get(name, reasoned(name))
-
-
-def method(profile: str, name: str, sharpness: float | None = None) -> Spec:
-    """R1, I*, I1, I2 or I3 with the profile's number of pre-training steps.
-
-    sharpness: first value of the learnt factor; None takes the chosen one.
-    """
+def method(profile: str, name: str) -> Spec:
+    """R1, I*, I1, I2 or I3 with the profile's number of pre-training steps."""
     if name == "R1":
         return spec(Regression, distance=Power(1))
-    sharpness = first(profile, name) if sharpness is None else sharpness
     if name == "I*":
-        return spec(Integral) if sharpness == 1.0 else spec(Integral, sharpness=sharpness)
-    loss, weight, _ = LOSSES[name]
+        return spec(Integral)
+    loss, weight, sharpness = LOSSES[name]
     return spec(Integral, regulariser=loss, weight=weight, sharpness=sharpness, pretrain=scale(profile).steps // 2)
 
 
@@ -109,53 +93,42 @@ def _runs(
 ROWS = ("R1", "I*", "I1", "I2", "I3")
 
 
-def rivals(profile: str, *, searching: bool = False) -> dict[str, Spec]:
-    """What tests the claims on L1 and on pre-training: I* and I1 with L2; I1, I2, I3 with both losses throughout.
-
-    searching: with the reasoned first value of the factor, as in the search for the rates.
-    """
-    made = {name: method(profile, name, reasoned(name) if searching else None) for name in ("I*", *LOSSES)}
-    squared = {f"{name}-L2": made[name].replace(distance=Power(2)) for name in ("I*", "I1")}
-    return squared | {f"{name}-both": made[name].replace(pretrain=0) for name in LOSSES}
+def rivals(profile: str) -> dict[str, Spec]:
+    """What tests the claims on L1 and on pre-training: I* and I1 with L2; I1, I2, I3 with both losses throughout."""
+    squared = {f"{name}-L2": method(profile, name).replace(distance=Power(2)) for name in ("I*", "I1")}
+    return squared | {f"{name}-both": method(profile, name).replace(pretrain=0) for name in LOSSES}
 
 
 def rates(profile: str) -> list[Run]:
     """The learning-rate search for R1, I*, I1, I2, I3 and their rivals: chapter 2's rates, seed, validation figures.
 
-    It came before the search for the factor, which starts where LOSSES has it.
-
-    python -m coordreg run integral-rates --profile cpu; 40 runs of about a minute. Expect broad optima.
+    python -m coordreg run integral-rates --profile cpu; 44 runs of about a minute. Expect broad optima.
     """
-    wanted = {name: method(profile, name, None if name == "R1" else reasoned(name)) for name in ROWS}
+    wanted = {name: method(profile, name) for name in ROWS} | rivals(profile)
     return [
         run
-        for name, made in (wanted | rivals(profile, searching=True)).items()
+        for name, made in wanted.items()
         for lr in (*heatmap.RATES, *FURTHER.get(name, ()))
         for run in _runs(profile, name, f"{name} {lr:g}", made=made, lr=lr, seeds=(100,), split="val", readings=FIRST)
     ]
 
 
 def sharpness(profile: str) -> list[Run]:
-    """Where should the learnt factor start? The same four values for I*, I1, I2, I3, after the learning rates.
+    """Does it matter where the learnt factor starts? Other first values for I*, I1, I2, I3, after the learning rates.
 
     python -m coordreg run integral-sharpness --profile cpu; 18 runs of about a minute, four of them shared with
-    integral-rates. The search was added when I1, alone of the three, came out no better than I* on the validation
-    figures: softmax of a map with peak 0.3 times 10 leaves most of the mass in the background.
+    integral-rates. It was added when I1, alone of the three, came out no better than I* on the validation figures. No
+    run elsewhere takes its values from here: the rows' rivals have had no such search.
     """
-    return [
-        run
-        for name in ROWS[1:]
-        for value in (*LOWER.get(name, ()), *SHARPNESS)
-        for run in _runs(
-            profile,
-            name,
-            f"{name} {value:g}",
-            made=method(profile, name, value),
-            seeds=(100,),
-            split="val",
-            readings=FIRST,
-        )
-    ]
+    runs = []
+    for name in ROWS[1:]:
+        for value in (*LOWER.get(name, ()), *SHARPNESS):
+            made = method(profile, name)
+            if (name, value) != ("I*", 1.0):  # the default of Integral
+                made = made.replace(sharpness=value)
+            label = f"{name} {value:g}"
+            runs += _runs(profile, name, label, made=made, seeds=(100,), split="val", readings=FIRST)
+    return runs
 
 
 def losses(profile: str) -> list[Run]:
@@ -198,7 +171,7 @@ def capacity(profile: str) -> list[Run]:
     """Table 3: three depths of trunk, I1 on each and H1 on the deepest; two upsamplings as in the paper.
 
     python -m coordreg run integral-capacity --profile cpu; 12 runs of one to two minutes, three shared. Expect every
-    network to gain with depth, and I1 on the smallest to come near H1 on the largest.
+    network to gain with depth, and I1 on the smallest above H1 on the largest.
     """
     s = scale(profile)
     depths = DEPTHS[profile]

@@ -4,7 +4,7 @@ The "studio" stands for Human3.6M: few images, few actions, plain surroundings, 
 the crop, all three axes labelled. The "street" stands for MPII: other people, all actions, clutter and things in front,
 x and y labelled alone. Tests are in the studio with people not trained on. Strategy 1 sees the studio alone; strategy 2
 half of each in every batch on average, and takes the two-step losses so that both halves supervise the volume.
-Learning rates, and the first factor of I*, are those that the searches in the plane gave each row.
+Learning rates are those that the search in the plane gave each row.
 """
 
 from dataclasses import replace
@@ -51,9 +51,8 @@ STUDIO_ACTIONS = Actions(("stand", "walk", "gesture", "reach", "point", "sit"))
 #: Images of the studio; the street has four times as many, and each studio image is then repeated four times.
 STUDIO = {"smoke": 8, "cpu": 2048, "gpu": 8192}
 
-#: Heat-map losses in a volume, in one step and in two: value of R, coefficient in I, first value of the learnt factor.
-#: A volume has 16 times the cells of the plane's map, so that a peak of 1 needs log 16 more of a factor than the 3 that
-#: the plane's search chose, or twice as much while the peak is at a half.
+#: Heat-map losses in a volume, in one step and in two: value of R, coefficient in I, first value of the learnt factor;
+#: reasoned as in the plane, not searched.
 LOSSES = {
     (1, "1"): (Matching(GaussianVolume(1.0), MSE()), 16.0, 10.0),
     (1, "2"): (Matching(OneHotVolume(), SoftmaxCrossEntropy()), 0.1, 1.0),
@@ -91,7 +90,7 @@ def method(profile: str, name: str, strategy: int) -> Spec:
     if name == "R1":
         return spec(Regression, distance=Power(1))
     if name == "I*":
-        return spec(Integral, dims=3, sharpness=integral.first(profile, "I*"))
+        return spec(Integral, dims=3)
     loss, weight, sharpness = LOSSES[strategy, name[1]]
     if name[0] == "H":
         return spec(VolumeHeatmap, regulariser=loss, decoder=VolumeArgmax() if strategy == 1 else MarginalArgmax())
