@@ -100,7 +100,7 @@ def predict(
 def show_ledger(
     json: Annotated[bool, typer.Option("--json", help="one JSON object a row")] = False,
     stale: Annotated[bool, typer.Option("--stale", help="only records whose code has changed since")] = False,
-    row: Annotated[str | None, typer.Option(help="one row, with its claims")] = None,
+    row: Annotated[str | None, typer.Option(help="one row, or all of a paper, with the claims")] = None,
 ) -> None:
     """Every table and figure of the five papers with its verdict."""
     ledger.show(json=json, stale=stale, row=row)

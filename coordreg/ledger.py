@@ -9,7 +9,7 @@ from json import dumps
 from typing import Any
 
 from coordreg import experiments
-from coordreg.experiments.claims import LOWER, Judgement, Observation
+from coordreg.experiments.claims import LOWER, Judgement, Observation, Widening
 from coordreg.experiments.table import PUBLISHED
 from coordreg.papers import HOW, PAPERS
 from coordreg.verdicts import STATUSES, Entry, Shelf, rows
@@ -26,6 +26,7 @@ def to_json(entry: Entry) -> dict[str, Any]:
             "metric": j.claim.metric,
             "better": vars(j.claim.better),
             "worse": vars(j.claim.worse),
+            **({"than": [vars(side) for side in j.claim.than]} if isinstance(j.claim, Widening) else {}),
             "margin": j.claim.margin,
             "difference": round(j.difference, 3),
             "interval": [round(j.low, 3), round(j.high, 3)],
@@ -105,9 +106,9 @@ def detail(entry: Entry, width: int = 100) -> str:
 
 
 def stale_records(row: str | None = None) -> list[dict[str, Any]]:
-    """Records of all profiles whose code has changed since, or of one row; smoke runs are not published."""
+    """Records of all profiles whose code has changed since, or of one row or paper; smoke runs are not published."""
     shelf, found = Shelf(), dict[tuple[str, str], dict[str, Any]]()
-    wanted = set(rows(only=row)[0].records) if row else None
+    wanted = {key for entry in rows(only=row) for key in entry.records} if row else None
     for experiment in experiments.names():
         for profile in PUBLISHED:
             for run in shelf.runs(experiment, profile):
@@ -166,4 +167,4 @@ def show(json: bool = False, stale: bool = False, row: str | None = None) -> Non
         for entry in entries:
             print(dumps(to_json(entry), ensure_ascii=False))
     else:
-        print(detail(entries[0]) if row else table(entries))
+        print("\n\n".join(map(detail, entries)) if row else table(entries))

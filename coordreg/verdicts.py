@@ -234,8 +234,9 @@ def _judged(
     for claim in claims:
         try:
             better, worse = shelf.of(claim.better, profile), shelf.of(claim.worse, profile)
-            other = claim.than if isinstance(claim, Widening) else (claim.better, claim.worse)
-            than = (shelf.of(other[0], profile), shelf.of(other[1], profile))
+            than: tuple[list[Record], list[Record]] = ([], [])
+            if isinstance(claim, Widening):
+                than = (shelf.of(claim.than[0], profile), shelf.of(claim.than[1], profile))
             found.append(judge(claim, better, worse, than))
             verdicts.append(found[-1].verdict)
         except ValueError as error:  # other seeds or other test images: no comparison

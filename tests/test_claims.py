@@ -198,8 +198,10 @@ def test_a_lead_that_widens(tmp_path: Path) -> None:
     assert judge(claim, near[0], near[1], (far[0], far[1])).verdict == "contradicted"
     assert judge(Widening(**{**vars(claim), "margin": 25.0}), far[0], far[1], (near[0], near[1])).verdict == "open"
     short = [record(tmp_path, "short", low[:6], count[:6], s) for s in (0, 1)]
-    with pytest.raises(ValueError, match="both pairs need the same"):
-        judge(claim, far[0], far[1], (short, short))
+    later = [record(tmp_path, "later", low, count, s) for s in (5, 6)]
+    for other in (short, later):
+        with pytest.raises(ValueError, match="both pairs need the same"):
+            judge(claim, far[0], far[1], (other, other))
     with pytest.raises(ValueError, match="0 and 0 records"):
         judge(claim, far[0], far[1])
 

@@ -385,6 +385,9 @@ def test_table_and_detail(world: Callable[[str], Entry], capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert "holds: low below mid (dsnt-fig6); +25.0 points, 95% +25.0 to +25.0; seeds +25.0, +25.0" in out
     assert fake_runs("cpu")[0].key in out
+    ledger.show(row="dsnt")
+    out = capsys.readouterr().out
+    assert all(f"{name}: " in out for name in IDS if name.startswith("dsnt-"))
     with pytest.raises(ValueError, match=r"got row 'dsnt-figg6'.*nearest: dsnt-fig6"):
         ledger.show(row="dsnt-figg6")
 

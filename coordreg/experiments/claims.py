@@ -121,11 +121,12 @@ def judge(
     pairs = [_paired(claim, (claim.better, claim.worse), better, worse)]
     if isinstance(claim, Widening):
         pairs.append(_paired(claim, claim.than, *than))
-        if pairs[1][0].shape != pairs[0][0].shape:
-            raise ValueError(
-                f"judge: {claim.text!r} compares {pairs[0][0].shape} with {pairs[1][0].shape} (seeds, test images); "
-                "both pairs need the same"
-            )
+        known = [
+            f"seeds {[r['config']['seed'] for r in side]} and {counts.shape[1]} test images"
+            for side, (_, counts) in zip((better, than[0]), pairs, strict=True)
+        ]
+        if known[0] != known[1]:
+            raise ValueError(f"judge: {claim.text!r} compares {known[0]} with {known[1]}; both pairs need the same")
     seeds = tuple(float(v) for v in _lead([(hit.sum(1), count.sum(1)) for hit, count in pairs]))
     times = _resampled(pairs[0][0].shape[1], samples, seed)
     drawn = _lead([(times @ hit.sum(0), times @ count.sum(0)) for hit, count in pairs])

@@ -15,14 +15,15 @@ counts an epoch by the half from Human3.6M; MPII's joints are mapped by name, th
 spine is the mean of hips and shoulders, and nose and depth are unlabelled. Margin of the crops on Human3.6M: 5/4.
 R1's layer starts as torch starts it.
 
-Deviations. Table 5 is measured on MPII's validation split (the test labels are not public) and trained without it,
-with the flip test. Table 6 is measured on COCO's val2017 in labelled boxes, not on test-dev in the authors' detections;
+Deviations. Table 5 is measured on MPII's validation split (the test labels are not public) and trained without it.
+Table 6 is measured on COCO's val2017 in labelled boxes, not on test-dev in the authors' detections;
 a person's score is the mean of the joints' scores. No loss on the validation split decides when the rate drops. One
 seed. Tables 10 and 11 are I* by strategy 2, the row that their averages repeat; table 12 is table 8's two-stage I1.
 
 Printed figures of the rows that owe a recipe are claims too (PRINTED), within `recipes.TOLERANCE`. Of table 5 the paper
 says what the test set, all training images and the flip test add to the validation split: about 2.5 points, so ours
-without the flip test should lie as much lower. What labelled boxes add in table 6 is not said; they are easier.
+without the flip test should lie as much lower. Labelled boxes are easier than detected ones, by an unknown amount, so
+that of table 6 the claim is no more than that ours are not lower.
 """
 
 from dataclasses import replace
@@ -198,6 +199,8 @@ PRINTED = {
     11: {("I* with MPII", "mpjpe"): 49.6},
     12: {("HG-I1", "mpjpe"): 64.1},
 }  # fmt: skip
+#: How they are read, where not by the method itself.
+READ = {6: "flip"}
 #: Section 5.1: PCKh@0.5 that the test set, all training images and the flip test have over the validation split.
 TESTED = 2.5
 
@@ -242,8 +245,10 @@ def claims(profile: str) -> list[Claim]:
     for setting in "abcd":
         add(9, f"I2 {setting}", f"H2 {setting}", ("mpjpe",))
     for table, figures in PRINTED.items():
-        row, reading, less = f"integral-tab{table}", "flip" if table == 6 else "method", TESTED if table == 5 else 0.0
+        row, less = f"integral-tab{table}", TESTED if table == 5 else 0.0
         for (label, metric), value in figures.items():
             text = f"{label}: {value:.1f} ({metric})" + (f", {less:g} lower on the validation split" if less else "")
-            found.append(as_printed(row, text, Side(RECIPES[row], label, reading), metric, value, less))
+            text += " or more, in labelled boxes" if table == 6 else ""
+            side = Side(RECIPES[row], label, READ.get(table, "method"))
+            found.append(as_printed(row, text, side, metric, value, less, or_more=table == 6))
     return found

@@ -245,10 +245,16 @@ def figure(record: Record, reading: str, metric: str) -> float:
     return float(found[metric])
 
 
-def as_printed(row: str, text: str, side: Side, metric: str, printed: float, less: float = 0.0) -> Observation:
-    """The claim that a side's figure is the printed one, within TOLERANCE. less: by how much ours should lie lower."""
+def as_printed(
+    row: str, text: str, side: Side, metric: str, printed: float, less: float = 0.0, *, or_more: bool = False
+) -> Observation:
+    """The claim that a side's figure is the printed one, within TOLERANCE.
+
+    less: by how much ours should lie lower. or_more: a percentage that may as well lie above.
+    """
     width = TOLERANCE["share"] * printed if metric in LOWER else TOLERANCE["points"]
     low, high = (round(printed - less + sign * width, 2) for sign in (-1, 1))
+    high = 100.0 if or_more else high
 
     def measure(record: Record) -> float:
         return figure(record, side.reading, metric)
