@@ -258,7 +258,8 @@ def test_a_decoder_for_a_method_without_one_is_refused() -> None:
         execute(run, "smoke", progress=False)
 
 
-COMMITTED = sorted((Path(__file__).parent.parent / "results").glob("*/*.json"))
+#: Those of smoke are a rerun's own, and not committed.
+COMMITTED = [p for p in sorted((Path(__file__).parent.parent / "results").glob("*/*.json")) if p.parent.name != "smoke"]
 
 
 def test_committed_records_are_whole_current_and_declared(monkeypatch: pytest.MonkeyPatch) -> None:
