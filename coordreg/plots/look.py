@@ -39,7 +39,7 @@ ALIASES = {
     "quarter shift": "quarter",
     "sign": "quarter",
     "hm": "quarter",
-    "fc": "regression",
+    "fc": "dark",
     "dsntr": "second",
     "h1": "quarter",
     "h2": "dark",
