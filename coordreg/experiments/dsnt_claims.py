@@ -17,8 +17,8 @@ def peaks(record: Record) -> float:
 
 
 SCOPE = {
-    "dsnt-tab3": "the paper's coefficients, at which variance does not learn and KL learns poorly within our budget",
-    "dsnt-fig5": "the paper's coefficients, at which variance does not learn within our budget",
+    "dsnt-tab3": "on the cpu profile variance does not learn at the paper's coefficients, and KL learns poorly",
+    "dsnt-fig5": "on the cpu profile variance does not learn at the paper's coefficients",
     "dsnt-fig8": "two depths on the cpu profile; the others are a recipe",
     "dsnt-fig9": "one and two stacks; the others are a recipe",
 }

@@ -49,7 +49,7 @@ CHOSEN = {
 FURTHER = {"I1-L2": (1.25e-3,), "I1-both": (4e-2,), "I3-both": (4e-2, 8e-2)}
 #: First values of the learnt factor tried for every row at its learning rate (experiment integral-sharpness), and
 #: further ones where an end of the list came out best.
-SHARPNESS, LOWER = (1.0, 3.0, 10.0, 30.0), {"I2": (0.3,), "I3": (0.3,)}
+SHARPNESS, SMALLER = (1.0, 3.0, 10.0, 30.0), {"I2": (0.3,), "I3": (0.3,)}
 
 
 def _rate(profile: str, name: str) -> float | None:
@@ -122,7 +122,7 @@ def sharpness(profile: str) -> list[Run]:
     """
     runs = []
     for name in ROWS[1:]:
-        for value in (*LOWER.get(name, ()), *SHARPNESS):
+        for value in (*SMALLER.get(name, ()), *SHARPNESS):
             made = method(profile, name)
             if (name, value) != ("I*", 1.0):  # the default of Integral
                 made = made.replace(sharpness=value)
