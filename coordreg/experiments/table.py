@@ -96,29 +96,52 @@ def results(name: str, profile: str = "published", *, workers: int | None = None
     """
     if profile == "published":
         for candidate in PUBLISHED:
-            try:
-                wanted = runs(name, candidate)
-            except ValueError:  # the experiment has no such profile
-                continue
-            if complete(wanted, candidate):
-                found = run_all(wanted, candidate)
-                if not any(doubt(record) for record in found):
-                    return Results(name, candidate, _one_data_set(found))
+            if found := _published(name, candidate):
+                return found
         return Results(name, None, (), "No profile has all its records.")
     declared = wanted = runs(name, profile)
     workers = workers or int(os.environ.get("COORDREG_WORKERS", "1"))
     try:
         if profile == "paper" and not complete(declared, profile):
             wanted = here(declared)
-        found = run_all(wanted, profile, workers=workers, progress=False, report=_report)
+        made = run_all(wanted, profile, workers=workers, progress=False, report=_report)
     except (FileNotFoundError, ValueError) as error:
         if isinstance(error, ValueError) and "no pack of photographs" not in str(error):
             raise
         return Results(name, None, (), str(error).splitlines()[0])
-    note = _note(declared, found)
+    note = _note(declared, made)
     if note:
         warnings.warn(f"{name}, {profile} profile: {note}", stacklevel=2)
-    return Results(name, profile, _one_data_set(found), note=note)
+    return Results(name, profile, _one_data_set(made), note=note)
+
+
+def together(*names: str, profile: str = "published", smoke: bool = True) -> list[Results]:
+    """Results of experiments that are compared with each other, all from one profile.
+
+    "published": the highest profile that all of them have complete; without one, none of them is shown. smoke: False
+    leaves them out of the smoke profile, so that the test of a page need not train every table of it.
+    """
+    if profile == "smoke" and not smoke:
+        return [Results(name, None, (), "Left out of the smoke profile.") for name in names]
+    if profile != "published":
+        return [results(name, profile) for name in names]
+    for candidate in PUBLISHED:
+        found = [_published(name, candidate) for name in names]
+        if all(found):
+            return [one for one in found if one]
+    return [Results(name, None, (), "No profile has all the records of this comparison.") for name in names]
+
+
+def _published(name: str, profile: str) -> Results | None:
+    """An experiment's records of one profile, if all are there and each is evidence."""
+    try:
+        wanted = runs(name, profile)
+    except ValueError:  # the experiment has no such profile
+        return None
+    if not complete(wanted, profile):
+        return None
+    found = run_all(wanted, profile)
+    return None if any(map(doubt, found)) else Results(name, profile, _one_data_set(found))
 
 
 def _note(declared: Sequence[Run], records: Sequence[Record]) -> str:
