@@ -1,0 +1,176 @@
+"""Chapter 6, DARK: where a heatmap's peak lies between its cells, by Newton's step on its logarithm.
+
+A heatmap that was trained on Gaussians should be one, and the logarithm of a Gaussian is a parabola. So smooth the map
+with a Gaussian (modulation), take logarithms, and step from the largest cell to the top of the parabola through its
+neighbours. Encoding is the other half: `heatmap.Gaussian(rounding="none")` draws the target about the joint itself,
+`rounding="int"` about the nearest cell. Source: Zhang et al. 2020; equation numbers are the chapter's.
+
+`Dark` reads 25 blurred values a map, of which the step uses 13. `modulate` and `newton` are the same two steps on whole
+maps, as the paper writes them; they serve its equation 11, and the tests as the oracle.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from coordreg.coords import Points, from_pixels
+from coordreg.heatmap import peak
+
+#: Smaller values are raised to this before the logarithm, as the released code does.
+FLOOR = 1e-10
+#: OpenCV's kernels of these sizes, which the released code gets by asking for no width.
+_TABLED = {
+    1: (1.0,),
+    3: (0.25, 0.5, 0.25),
+    5: (0.0625, 0.25, 0.375, 0.25, 0.0625),
+    7: (0.03125, 0.109375, 0.21875, 0.28125, 0.21875, 0.109375, 0.03125),
+}
+RESCALE = ("none", "max", "range")
+
+
+def gaussian_kernel(kernel: int, sigma: float | None = None) -> Float[Tensor, " k"]:
+    """A Gaussian on `kernel` cells that sums to 1, in double precision; in two dimensions it is used along each axis.
+
+    kernel: odd. sigma: in cells; None is the released code's choice, OpenCV's: its tables up to 7 cells, beyond them
+    0.3 (r - 1) + 0.8 with r = (kernel - 1) / 2: 2.0 for 11 cells, 2.9 for 17.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"Dark: got kernel={kernel}, expected an odd number of cells; 1 does not blur")
+    if sigma is None and kernel in _TABLED:
+        return torch.tensor(_TABLED[kernel], dtype=torch.float64)
+    reach = (kernel - 1) // 2
+    sigma = 0.3 * (reach - 1) + 0.8 if sigma is None else sigma
+    if not sigma > 0:
+        raise ValueError(f"Dark: got sigma={sigma}, expected a width above 0, in heatmap cells")
+    weight = torch.exp(-torch.arange(-reach, reach + 1, dtype=torch.float64).square() / (2 * sigma**2))
+    return weight / weight.sum()
+
+
+def modulate(
+    maps: Float[Tensor, "B J H W"], kernel: int = 11, sigma: float | None = None, rescale: str = "max"
+) -> Float[Tensor, "B J H W"]:
+    """Blur whole maps, equation (6.4), with zeros beyond the border, and scale them back to their old maximum.
+
+    rescale: "max" multiplies, as the released code does; "range" subtracts the minimum first, equation (6.5), as the
+    paper prints it; "none" leaves the blurred map alone. A map that is constant after the blur is not rescaled.
+    """
+    if rescale not in RESCALE:
+        raise ValueError(f"Dark: got rescale={rescale!r}, expected one of {', '.join(RESCALE)}")
+    k = gaussian_kernel(kernel, sigma).to(maps)
+    flat = maps.flatten(0, 1).unsqueeze(1)
+    blurred = F.conv2d(F.conv2d(flat, k.view(1, 1, 1, -1), padding=(0, kernel // 2)), k.view(1, 1, -1, 1),
+                       padding=(kernel // 2, 0)).view_as(maps)  # fmt: skip
+    if rescale == "none":
+        return blurred
+    before, after = maps.amax((-2, -1), keepdim=True), blurred.amax((-2, -1), keepdim=True)
+    low = blurred.amin((-2, -1), keepdim=True) if rescale == "range" else torch.zeros_like(after)
+    span = after - low
+    return torch.where(span > 0, (blurred - low) * (before / torch.where(span > 0, span, 1)), blurred)
+
+
+def differences(
+    logs: Float[Tensor, "*batch 5 5"],
+) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch 2 2"]]:
+    """Gradient and Hessian of log maps at the middle of windows of 5 x 5 cells, x first, equations (6.6) and (6.7).
+
+    Central differences; the second ones step two cells, as in the released code. On a parabola any step is exact.
+    """
+    up, mid, down = logs[..., 1, :], logs[..., 2, :], logs[..., 3, :]
+    dx, dy = (mid[..., 3] - mid[..., 1]) / 2, (down[..., 2] - up[..., 2]) / 2
+    dxx = (mid[..., 4] - 2 * mid[..., 2] + mid[..., 0]) / 4
+    dyy = (logs[..., 4, 2] - 2 * mid[..., 2] + logs[..., 0, 2]) / 4
+    dxy = (down[..., 3] - up[..., 3] - down[..., 1] + up[..., 1]) / 4
+    hessian = torch.stack([torch.stack([dxx, dxy], -1), torch.stack([dxy, dyy], -1)], -2)
+    return torch.stack([dx, dy], -1), hessian
+
+
+def newton(
+    gradient: Float[Tensor, "*batch 2"], hessian: Float[Tensor, "*batch 2 2"]
+) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, " *batch"]]:
+    """Newton's step -H^{-1} g, equation (6.3), 0 where there is none to take; and the determinant of H.
+
+    H is inverted by its formula. Where the determinant is 0 (a flat map, a ridge) the step is 0.
+    """
+    (dx, dy), ((dxx, dxy), (_, dyy)) = gradient.unbind(-1), (row.unbind(-1) for row in hessian.unbind(-2))
+    determinant = dxx * dyy - dxy.square()
+    regular = determinant != 0
+    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1)
+    step = step / torch.where(regular, determinant, 1).unsqueeze(-1)
+    return torch.where(regular.unsqueeze(-1) & step.isfinite(), step, 0), determinant
+
+
+def window(maps: Float[Tensor, "B J H W"], cell: Int[Tensor, "B J 2"], reach: int) -> Float[Tensor, "B J n n"]:
+    """Squares of n = 2 reach + 1 cells about `cell` (x, y), with zeros beyond the border."""
+    height, width = maps.shape[-2:]
+    around = torch.arange(-reach, reach + 1, device=maps.device)
+    columns, rows = cell[..., :1] + around, cell[..., 1:] + around
+    index = rows.clamp(0, height - 1).unsqueeze(-1) * width + columns.clamp(0, width - 1).unsqueeze(-2)
+    values = maps.flatten(-2).gather(-1, index.flatten(-2)).view(index.shape)
+    inside = ((rows >= 0) & (rows < height)).unsqueeze(-1) & ((columns >= 0) & (columns < width)).unsqueeze(-2)
+    return torch.where(inside, values, 0)
+
+
+@dataclass(frozen=True)
+class Dark:
+    """DARK's decoder, equation (6.3): from the raw map's largest cell by one Newton step on the log of the blurred one.
+
+    kernel, sigma: the blur, see `gaussian_kernel`; kernel 1 leaves modulation out. rescale: see `modulate`; "max" and
+    "none" differ in nothing but where the floor of the logarithm lies, "range" needs the whole map.
+
+    Where it does not step, it answers like `Argmax`: in the two outermost rows and columns of a map, in both axes, as
+    the released code; on flat maps; on maps whose blurred values are all below the floor (nothing above zero). The
+    published code does not look whether its parabola has a top: from a saddle it goes to the saddle point, from a
+    valley to the bottom. saddle: "follow" does so too, "stay" steps to maxima only. limit: the longest step along
+    each axis, in cells; None sets no bound, like the published code, whose step may then leave the map. The score is
+    the raw maximum.
+    """
+
+    kernel: int = 11
+    sigma: float | None = None
+    rescale: str = "max"
+    saddle: str = "follow"
+    limit: float | None = None
+
+    def __post_init__(self) -> None:
+        gaussian_kernel(self.kernel, self.sigma)
+        if self.rescale not in RESCALE:
+            raise ValueError(f"Dark: got rescale={self.rescale!r}, expected one of {', '.join(RESCALE)}")
+        if self.saddle not in ("follow", "stay"):
+            raise ValueError(f"Dark: got saddle={self.saddle!r}, expected 'follow' or 'stay'")
+        if self.limit is not None and not self.limit > 0:
+            raise ValueError(f"Dark: got limit={self.limit}, expected a length above 0 in cells, or None for no bound")
+
+    def __call__(self, maps: Tensor) -> Points:
+        """(B, J, H, W) -> Points."""
+        height, width = maps.shape[-2:]
+        index, score = peak(maps)
+        cell = torch.stack([index % width, index // width], -1)
+        limits = torch.tensor([width, height], device=cell.device)
+        inside = ((cell > 1) & (cell < limits - 2)).all(-1, keepdim=True)
+        step, determinant, slope = self._step(maps, cell, score)
+        if self.saddle == "stay":
+            inside = inside & ((determinant > 0) & (slope < 0)).unsqueeze(-1)
+        if self.limit is not None:
+            step = step.clamp(-self.limit, self.limit)
+        where = cell.to(step.dtype) + torch.where(inside, step, 0)
+        return Points(from_pixels(where, (height, width)), score)
+
+    def _step(self, maps: Tensor, cell: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Newton's step, the Hessian's determinant and its first entry at each map's largest cell."""
+        if self.rescale == "range":
+            near = window(modulate(maps, self.kernel, self.sigma, "range"), cell, 2)
+            floor = torch.full_like(score, FLOOR)
+        else:
+            k = gaussian_kernel(self.kernel, self.sigma).to(maps)
+            band = torch.stack([F.pad(k, (i, 4 - i)) for i in range(5)])  # row i: the kernel about cell i - 2
+            near = band @ window(maps, cell, self.kernel // 2 + 2) @ band.T
+            floor = torch.full_like(score, FLOOR)
+            if self.rescale == "max":  # raising the scaled map to the floor is raising this one to the floor over scale
+                middle = near[..., 2, 2]
+                floor = torch.where((score > 0) & (middle > 0), FLOOR * middle / score, floor)
+        gradient, hessian = differences(near.maximum(floor[..., None, None]).log())
+        step, determinant = newton(gradient, hessian)
+        return step, determinant, hessian[..., 0, 0]
