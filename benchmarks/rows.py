@@ -13,7 +13,8 @@ from benchmarks import loops
 from benchmarks.rows_expectation import EXPECTATION
 from benchmarks.timing import Row, Sizes, interleave
 from coordreg.backbones.resnet import DeconvHead, ResNet
-from coordreg.coords import Labels, from_pixels, to_pixels
+from coordreg.coords import Labels, apply_affine, crop_affine, from_pixels, to_pixels
+from coordreg.dark import Dark, gaussian_kernel
 from coordreg.data.figures import Figures
 from coordreg.data.store import Store
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap, QuarterSign
@@ -48,6 +49,26 @@ def quarter_shift(s: Sizes) -> Row:
     correct = correct and np.array_equal(found.score.numpy(), score)
     ours, theirs = interleave([lambda: decoder(maps), lambda: loops.quarter_shift(grid)], 2 * s.repeats)
     return Row("quarter shift", "per-joint loop (HRNet's way)", theirs / ours, 9, 12, ours, theirs, correct)
+
+
+def dark(s: Sizes) -> Row:
+    """DARK's decoder with a blur of 11 cells, and the way back through each crop."""
+    maps, decoder, kernel = _maps(s), Dark(11), gaussian_kernel(11).numpy()
+    g = torch.Generator().manual_seed(3)
+    centre, side = 200 + 100 * torch.rand(s.batch, 2, generator=g), 150 + 50 * torch.rand(s.batch, 2, generator=g)
+    crops = crop_affine(centre, side)
+    turn = crops[:, :, :2] * torch.tensor([2 / s.width, 2 / s.height])  # the same from index pixels of the map
+    shift = crops[:, :, 2] + (crops[:, :, :2] * torch.tensor([1 / s.width - 1, 1 / s.height - 1])).sum(-1)
+    grid, pixels = maps.numpy(), torch.cat([turn, shift.unsqueeze(-1)], -1).double().numpy()
+
+    def ours() -> Tensor:
+        return apply_affine(crops, decoder(maps).coords)
+
+    # a map of noise has negative values beside its peak, and the two forms put the logarithm's floor elsewhere there
+    peaked = decoder(maps).score.numpy() > 0.5
+    correct = np.allclose(ours().numpy()[peaked], loops.dark(grid, kernel, pixels)[peaked], atol=1e-3)
+    fast, slow = interleave([ours, lambda: loops.dark(grid, kernel, pixels)], s.repeats)
+    return Row("DARK decode with affine", "per-heatmap loop (DarkPose's way)", slow / fast, 35, 60, fast, slow, correct)
 
 
 def _targets(
@@ -184,6 +205,7 @@ def rendering(s: Sizes, processes: int) -> Row:
 
 ROWS: dict[str, Callable[[Sizes], Row | None]] = {
     "quarter-shift": quarter_shift,
+    "dark": dark,
     "biased-targets": biased_targets,
     "unbiased-targets": unbiased_targets,
     "kornia-targets": kornia_targets,

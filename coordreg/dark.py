@@ -107,10 +107,10 @@ def window(maps: Float[Tensor, "B J H W"], cell: Int[Tensor, "B J 2"], reach: in
     height, width = maps.shape[-2:]
     around = torch.arange(-reach, reach + 1, device=maps.device)
     columns, rows = cell[..., :1] + around, cell[..., 1:] + around
-    index = rows.clamp(0, height - 1).unsqueeze(-1) * width + columns.clamp(0, width - 1).unsqueeze(-2)
-    values = maps.flatten(-2).gather(-1, index.flatten(-2)).view(index.shape)
-    inside = ((rows >= 0) & (rows < height)).unsqueeze(-1) & ((columns >= 0) & (columns < width)).unsqueeze(-2)
-    return torch.where(inside, values, 0)
+    index = (rows * width).unsqueeze(-1) + columns.unsqueeze(-2)
+    values = maps.flatten(-2).gather(-1, index.flatten(-2).clamp_(0, height * width - 1)).view(index.shape)
+    within = ((columns >= 0) & (columns < width)).unsqueeze(-2), ((rows >= 0) & (rows < height)).unsqueeze(-1)
+    return values.mul_(within[0]).mul_(within[1])
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,9 @@ def row(ratio: float = 2.0, must: float | None = 1.0, aim: float | None = 3.0, *
     return Row("ours", "theirs", ratio, must, aim, 1.0, ratio, **{"correct": True, **more})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["quarter-shift", "biased-targets", "unbiased-targets", "kornia-targets", "training"])
+@pytest.mark.parametrize(
+    "name", ["quarter-shift", "dark", "biased-targets", "unbiased-targets", "kornia-targets", "training"]
+)
 def test_each_row_agrees_with_its_peer(name: str) -> None:
     found = rows.ROWS[name](TINY)
     assert found is not None

@@ -46,7 +46,7 @@ SCORING = Recognition(at=(0.5, 0.25), limit=1.0)
 #: out best, and those chosen. RATE serves where none was sought.
 RATES, RATE = (1e-3, 2e-3, 5e-3, 1e-2), 5e-3
 FURTHER = {"DSNT": (2e-2, 4e-2)}
-CHOSEN: dict[str, dict[str, float]] = {"cpu": {}}
+CHOSEN: dict[str, dict[str, float]] = {"cpu": {"DSNT": 1e-2, "FC": 5e-3, "fixed": 5e-3}}
 
 
 def _size(profile: str) -> Size:
