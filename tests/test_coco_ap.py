@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from coordreg.coords import apply_affine
 from coordreg.data.coco import COCO, COCOStore
-from coordreg.metrics.coco_ap import NAMES, evaluate, person_scores, results, suppress
+from coordreg.metrics.coco_ap import NAMES, evaluate, person_scores, results, soften, suppress
 from coordreg.metrics.oks import COCO_SIGMAS
 
 pytest.importorskip("pycocotools", reason="AP is computed by pycocotools")
@@ -82,6 +82,20 @@ def test_suppression_against_a_slow_loop(count: int, seed: int, threshold: float
     assert found == kept
 
 
+def test_softening_by_hand() -> None:
+    """The second person's OKS with the first is exp(-0.08): its score falls, and the third overtakes it."""
+    points = torch.zeros(3, 1, 2)
+    points[:, 0, 0] = torch.tensor([0.0, 0.4, 40.0])
+    area, scores = torch.full((3,), 100.0), torch.tensor([0.9, 0.8, 0.5])
+    kept, found = soften(points, scores, area, sigmas=(0.05,))
+    assert kept == [0, 2, 1]
+    assert found.tolist() == pytest.approx([0.9, 0.5, 0.8 * math.exp(-math.exp(-0.16) / 0.9)])
+    assert scores.tolist() == pytest.approx([0.9, 0.8, 0.5])  # the caller's own are left alone
+    assert soften(points, scores, area, most=2, sigmas=(0.05,))[0] == [0, 2]
+    assert soften(points, scores, area, threshold=0.1, sigmas=(0.05,))[1][2] < 0.001
+    assert soften(points[:0], scores[:0], area[:0])[0] == []
+
+
 def test_results_by_hand() -> None:
     """Two people of picture 5 are one; the same person in picture 3 is another."""
     points = torch.arange(34.0).view(1, 17, 2).repeat(3, 1, 1)
@@ -94,6 +108,9 @@ def test_results_by_hand() -> None:
     assert found[0]["keypoints"][:6] == [0, 1, 0.5, 2, 3, 0.5]
     assert len(found[0]["keypoints"]) == 51
     assert [r["image_id"] for r in results(points, scores, boxes, images, area, threshold=None)] == [3, 5, 5]
+    softly = results(points, scores, boxes, images, area, soft=True)
+    assert [r["image_id"] for r in softly] == [3, 5, 5]
+    assert [r["score"] for r in softly] == pytest.approx([0.4, 0.5, 0.3 * math.exp(-1 / 0.9)])
     json.dumps(found)
 
 

@@ -56,6 +56,30 @@ def suppress(
     return kept
 
 
+def soften(
+    points: Float[Tensor, "N J 2"],
+    scores: Float[Tensor, " N"],
+    area: Float[Tensor, " N"],
+    threshold: float = SAME,
+    most: int = 20,
+    sigmas: Sequence[float] = COCO_SIGMAS,
+) -> tuple[list[int], Float[Tensor, " n"]]:
+    """Soft OKS-NMS: nobody is dropped for being like another, but scores less for it. Rows and their new scores.
+
+    In turn the best of those left is kept, and every other one's score is multiplied by exp(-OKS^2 / threshold); at
+    most `most` people stay. Of equal scores the earlier row wins.
+    """
+    left, value = torch.arange(len(scores)), scores.clone()
+    kept: list[int] = []
+    while len(left) and len(kept) < most:
+        at = int(value[left].argmax())
+        best, left = left[at], torch.cat([left[:at], left[at + 1 :]])
+        kept.append(int(best))
+        like = oks(points[left], points[best].expand(len(left), -1, -1), (area[left] + area[best]) / 2, sigmas)
+        value[left] = value[left] * torch.exp(-like.square() / threshold).to(value)
+    return kept, value[kept]
+
+
 def results(
     points: Float[Tensor, "N J 2"],
     scores: Float[Tensor, "N J"],
@@ -64,8 +88,9 @@ def results(
     area: Float[Tensor, " N"],
     threshold: float | None = SAME,
     sigmas: Sequence[float] = COCO_SIGMAS,
+    soft: bool = False,
 ) -> list[dict[str, Any]]:
-    """COCO's list of results, one entry a person who survives OKS-NMS.
+    """COCO's list of results, one entry a person who survives OKS-NMS, the hard one (`suppress`) or soft (`soften`).
 
     points: index pixels of the pictures. scores: of the joints. area: (N,) square pixels; published codes take the
     crop's, 1.25 times the box either way (`COCOStore.crop_area`). threshold: None switches OKS-NMS off. Raises
@@ -82,13 +107,15 @@ def results(
     order = torch.argsort(image_ids, stable=True)
     _, counts = image_ids[order].unique_consecutive(return_counts=True)
     for rows in order.split(counts.tolist()):
-        kept = list(range(len(rows)))
-        if threshold is not None:
+        kept, value = list(range(len(rows))), total[rows]
+        if threshold is not None and soft:
+            kept, value = soften(points[rows], total[rows], area[rows], threshold, sigmas=sigmas)
+        elif threshold is not None:
             kept = suppress(points[rows], total[rows], area[rows], threshold, sigmas)
-        for i in rows[kept].tolist():
+            value = total[rows[kept]]
+        for i, score in zip(rows[kept].tolist(), value.tolist(), strict=True):
             joints = torch.cat([points[i], scores[i].unsqueeze(-1)], -1).flatten().tolist()
-            entry = {"image_id": int(image_ids[i]), "category_id": 1, "keypoints": joints, "score": float(total[i])}
-            found.append(entry)
+            found.append({"image_id": int(image_ids[i]), "category_id": 1, "keypoints": joints, "score": score})
     return found
 
 
