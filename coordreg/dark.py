@@ -5,11 +5,12 @@ with a Gaussian (modulation), take logarithms, and step from the largest cell to
 neighbours. Encoding is the other half: `heatmap.Gaussian(rounding="none")` draws the target about the joint itself,
 `rounding="int"` about the nearest cell. Source: Zhang et al. 2020; equation numbers are the chapter's.
 
-`Dark` reads 25 blurred values a map, of which the step uses 13. `modulate` and `newton` are the same two steps on whole
-maps, as the paper writes them; they serve its equation 11, and the tests as the oracle.
+`Dark` blurs 25 cells a map, of which its step uses 13. `modulate` blurs whole maps, as the paper writes it; it serves
+the paper's equation 11, figures, and the tests as an oracle.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int
@@ -71,35 +72,44 @@ def modulate(
     return torch.where(span > 0, (blurred - low) * (before / torch.where(span > 0, span, 1)), blurred)
 
 
-def differences(
-    logs: Float[Tensor, "*batch 5 5"],
-) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch 2 2"]]:
-    """Gradient and Hessian of log maps at the middle of windows of 5 x 5 cells, x first, equations (6.6) and (6.7).
+def _stencil(*cells: tuple[int, int, float]) -> list[float]:
+    """Weights on a window of 5 x 5 cells, row by row, from (x, y, weight) with the middle at (0, 0)."""
+    weights = [0.0] * 25
+    for x, y, weight in cells:
+        weights[(y + 2) * 5 + x + 2] = weight
+    return weights
 
-    Central differences; the second ones step two cells, as in the released code. On a parabola any step is exact.
+
+#: d/dx, d/dy, d2/dx2, d2/dy2, d2/dxdy as central differences; the second ones step two cells, as in the released code.
+STENCILS = torch.tensor(
+    [
+        _stencil((1, 0, 1 / 2), (-1, 0, -1 / 2)),
+        _stencil((0, 1, 1 / 2), (0, -1, -1 / 2)),
+        _stencil((2, 0, 1 / 4), (0, 0, -1 / 2), (-2, 0, 1 / 4)),
+        _stencil((0, 2, 1 / 4), (0, 0, -1 / 2), (0, -2, 1 / 4)),
+        _stencil((1, 1, 1 / 4), (-1, 1, -1 / 4), (1, -1, -1 / 4), (-1, -1, 1 / 4)),
+    ],
+    dtype=torch.float64,
+)
+
+
+def differences(logs: Float[Tensor, "*batch 5 5"]) -> Float[Tensor, "*batch 5"]:
+    """First and second derivatives of log maps at the middle of windows, in the order of STENCILS, equation (6.6).
+
+    On a parabola, which is what the logarithm of a Gaussian is, differences of any step are exact.
     """
-    up, mid, down = logs[..., 1, :], logs[..., 2, :], logs[..., 3, :]
-    dx, dy = (mid[..., 3] - mid[..., 1]) / 2, (down[..., 2] - up[..., 2]) / 2
-    dxx = (mid[..., 4] - 2 * mid[..., 2] + mid[..., 0]) / 4
-    dyy = (logs[..., 4, 2] - 2 * mid[..., 2] + logs[..., 0, 2]) / 4
-    dxy = (down[..., 3] - up[..., 3] - down[..., 1] + up[..., 1]) / 4
-    hessian = torch.stack([torch.stack([dxx, dxy], -1), torch.stack([dxy, dyy], -1)], -2)
-    return torch.stack([dx, dy], -1), hessian
+    return logs.flatten(-2) @ STENCILS.T.to(logs)
 
 
-def newton(
-    gradient: Float[Tensor, "*batch 2"], hessian: Float[Tensor, "*batch 2 2"]
-) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, " *batch"]]:
-    """Newton's step -H^{-1} g, equation (6.3), 0 where there is none to take; and the determinant of H.
+def newton(derivatives: Float[Tensor, "*batch 5"]) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, " *batch"]]:
+    """Newton's step -H^{-1} g, equation (6.3), x first, and the determinant of H, which is inverted by its formula.
 
-    H is inverted by its formula. Where the determinant is 0 (a flat map, a ridge) the step is 0.
+    Where the determinant is 0 (a flat map, a ridge) the step is 0.
     """
-    (dx, dy), ((dxx, dxy), (_, dyy)) = gradient.unbind(-1), (row.unbind(-1) for row in hessian.unbind(-2))
+    dx, dy, dxx, dyy, dxy = derivatives.unbind(-1)
     determinant = dxx * dyy - dxy.square()
-    regular = determinant != 0
-    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1)
-    step = step / torch.where(regular, determinant, 1).unsqueeze(-1)
-    return torch.where(regular.unsqueeze(-1) & step.isfinite(), step, 0), determinant
+    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant.unsqueeze(-1)
+    return torch.where(step.isfinite(), step, 0), determinant
 
 
 def window(maps: Float[Tensor, "B J H W"], cell: Int[Tensor, "B J 2"], reach: int) -> Float[Tensor, "B J n n"]:
@@ -149,28 +159,33 @@ class Dark:
         index, score = peak(maps)
         cell = torch.stack([index % width, index // width], -1)
         limits = torch.tensor([width, height], device=cell.device)
-        inside = ((cell > 1) & (cell < limits - 2)).all(-1, keepdim=True)
-        step, determinant, slope = self._step(maps, cell, score)
+        inside = ((cell > 1) & (cell < limits - 2)).all(-1)
+        derivatives = differences(self._near(maps, cell, score).log())
+        step, determinant = newton(derivatives)
         if self.saddle == "stay":
-            inside = inside & ((determinant > 0) & (slope < 0)).unsqueeze(-1)
+            inside = inside & (determinant > 0) & (derivatives[..., 2] < 0)
         if self.limit is not None:
             step = step.clamp(-self.limit, self.limit)
-        where = cell.to(step.dtype) + torch.where(inside, step, 0)
+        where = cell + torch.where(inside.unsqueeze(-1), step, 0)
         return Points(from_pixels(where, (height, width)), score)
 
-    def _step(self, maps: Tensor, cell: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Newton's step, the Hessian's determinant and its first entry at each map's largest cell."""
+    def _near(self, maps: Tensor, cell: Tensor, score: Tensor) -> Tensor:
+        """The modulated map in 5 x 5 cells about its largest one, raised to the floor, (B, J, 5, 5)."""
         if self.rescale == "range":
-            near = window(modulate(maps, self.kernel, self.sigma, "range"), cell, 2)
-            floor = torch.full_like(score, FLOOR)
-        else:
-            k = gaussian_kernel(self.kernel, self.sigma).to(maps)
-            band = torch.stack([F.pad(k, (i, 4 - i)) for i in range(5)])  # row i: the kernel about cell i - 2
-            near = band @ window(maps, cell, self.kernel // 2 + 2) @ band.T
-            floor = torch.full_like(score, FLOOR)
-            if self.rescale == "max":  # raising the scaled map to the floor is raising this one to the floor over scale
-                middle = near[..., 2, 2]
-                floor = torch.where((score > 0) & (middle > 0), FLOOR * middle / score, floor)
-        gradient, hessian = differences(near.maximum(floor[..., None, None]).log())
-        step, determinant = newton(gradient, hessian)
-        return step, determinant, hessian[..., 0, 0]
+            return window(modulate(maps, self.kernel, self.sigma, "range"), cell, 2).clamp_min(FLOOR)
+        raw = window(maps, cell, self.kernel // 2 + 2)
+        near = (raw.flatten(-2) @ _blur_window(self.kernel, self.sigma).to(maps)).unflatten(-1, (5, 5))
+        if self.rescale == "none":
+            return near.clamp_min(FLOOR)
+        # raising the scaled map to the floor is raising this one to the floor over the scale
+        middle = near[..., 2, 2]
+        floor = torch.where((score > 0) & (middle > 0), FLOOR * middle / score, FLOOR)
+        return near.maximum(floor[..., None, None])
+
+
+@cache
+def _blur_window(kernel: int, sigma: float | None) -> Float[Tensor, "m 25"]:
+    """What makes of m = (kernel + 4)^2 cells, row by row, the 5 x 5 blurred ones in their middle."""
+    k = gaussian_kernel(kernel, sigma)
+    band = torch.stack([F.pad(k, (i, 4 - i)) for i in range(5)])  # row i: the kernel about cell i - 2
+    return torch.kron(band, band).T.contiguous()
