@@ -119,7 +119,13 @@ def roots(value: Any) -> set[tuple[str, str]]:
 
 def fingerprint(*values: Any) -> dict[str, str]:
     """Hash by definition ("coordreg.heatmap.Gaussian") of everything that the values reach."""
-    queue, seen = sorted(set().union(*(roots(v) for v in values))), dict[tuple[str, str], str]()
+    return dict(_reached(frozenset().union(*(roots(v) for v in values))))
+
+
+@cache
+def _reached(start: frozenset[tuple[str, str]]) -> dict[str, str]:
+    """The fingerprint of what these definitions reach."""
+    queue, seen = sorted(start), dict[tuple[str, str], str]()
     while queue:
         module, name = queue.pop()
         if (module, name) in seen or not _is_module(module):

@@ -101,27 +101,36 @@ class Record:
     @property
     def keeps(self) -> bool:
         """Are outputs and points stored for pages to draw?"""
-        return "output" in self.arrays()
+        return "output" in self._stored.files
 
     def kept(self, name: str) -> NDArray[Any]:
         """An array stored for pages to draw: "output" (keep, ...) or "points" (up to 1,024, J, d), float16."""
-        stored = self.arrays()
-        if name not in stored:
+        if name not in self._stored.files:
             raise ValueError(f"record {self.data['key']} keeps no {name!r}; give its Run keep=24 and run it again")
-        return stored[name]
+        found: NDArray[Any] = self._stored[name]
+        return found
 
     def images(self, name: str) -> dict[str, NDArray[Any]]:
         """Metrics of each test image for one reading, float16 arrays of length N by metric, and joint counts."""
-        return {key.split("/", 1)[1]: v for key, v in self.arrays().items() if key.startswith(f"{name}/")}
+        return {key.split("/", 1)[1]: self._stored[key] for key in self.names if key.startswith(f"{name}/")}
+
+    @property
+    def names(self) -> list[str]:
+        """What the .npz beside the record holds. RecordError if it is not the file the record was written with."""
+        return list(self._stored.files)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything in the .npz beside the record. RecordError if it is not the file the record was written with."""
+        """Everything in that .npz."""
+        return {key: self._stored[key] for key in self.names}
+
+    @cached_property
+    def _stored(self) -> Any:
+        """The .npz, read and checked once; its arrays are unpacked when they are asked for."""
         path = self.path.with_suffix(".npz")
         found = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(found).hexdigest() != self.data["arrays"]:
             raise RecordError(f"{path}: absent or altered since its record was written; delete both and run again")
-        with np.load(io.BytesIO(found), allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
+        return np.load(io.BytesIO(found), allow_pickle=False)
 
     @property
     def stale(self) -> list[str]:

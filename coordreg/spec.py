@@ -52,6 +52,10 @@ def _build(value: Any) -> Any:
 
 def describe(value: Any) -> Any:
     """A description as plain JSON data. Raises ValueError for a value that could not be rebuilt from it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"describe: {value} has no place in a configuration; give a finite number or None")
+    if value is None or isinstance(value, bool | int | float | str):  # most are numbers
+        return value
     if isinstance(value, Spec):
         return {"make": _name(value.make), **{k: describe(v) for k, v in value.kwargs}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -61,10 +65,6 @@ def describe(value: Any) -> Any:
         return [describe(v) for v in value]
     if isinstance(value, dict):
         return {str(k): describe(v) for k, v in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"describe: {value} has no place in a configuration; give a finite number or None")
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     raise ValueError(
         f"describe: cannot write down a {type(value).__name__} ({value!r}); use numbers, strings, tuples, "
         "frozen dataclasses or spec(...)"

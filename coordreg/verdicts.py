@@ -149,7 +149,7 @@ class Shelf:
                 if record is not None and (why := doubt(record)):
                     self.refused[run.key] = f"{profile}/{run.key}: {why}, which is no evidence"
                 elif record is not None:
-                    self._records[key] = record if record.arrays() else None
+                    self._records[key] = record if record.names else None
             except RecordError as error:
                 self.refused[run.key] = f"{profile}/{run.key}: {error}".replace(f"{root()}/", "")
         return self._records[key]

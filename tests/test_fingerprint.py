@@ -29,7 +29,7 @@ Edit = Callable[[str, str, str], None]
 
 def forget() -> None:
     """Files are read once; have them read again."""
-    for cached in (code._module, code._is_module, code._definition):
+    for cached in (code._module, code._is_module, code._definition, code._reached):
         function: Any = cached
         while not hasattr(function, "cache_clear"):
             function = function.__wrapped__
