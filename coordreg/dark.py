@@ -53,9 +53,9 @@ def gaussian_kernel(kernel: int, sigma: float | None = None) -> Float[Tensor, " 
 def modulate(
     maps: Float[Tensor, "B J H W"], kernel: int = 11, sigma: float | None = None, rescale: str = "max"
 ) -> Float[Tensor, "B J H W"]:
-    """Blur whole maps, equation (6.4), with zeros beyond the border, and scale them back to their old maximum.
+    """Blur whole maps, equation (6.5), with zeros beyond the border, and scale them back to their old maximum.
 
-    rescale: "max" multiplies, as the released code does; "range" subtracts the minimum first, equation (6.5), as the
+    rescale: "max" multiplies, as the released code does; "range" subtracts the minimum first, equation (6.6), as the
     paper prints it; "none" leaves the blurred map alone. A map that is constant after the blur is not rescaled.
     """
     if rescale not in RESCALE:
@@ -94,7 +94,7 @@ STENCILS = torch.tensor(
 
 
 def differences(logs: Float[Tensor, "*batch 5 5"]) -> Float[Tensor, "*batch 5"]:
-    """First and second derivatives of log maps at the middle of windows, in the order of STENCILS, equation (6.6).
+    """First and second derivatives of log maps at the middle of windows, in the order of STENCILS, equation (6.4).
 
     On a parabola, which is what the logarithm of a Gaussian is, differences of any step are exact.
     """

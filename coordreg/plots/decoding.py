@@ -1,0 +1,270 @@
+"""Drawings of chapter 6: a peak to be dragged under a grid of cells, and what four decoders make of it."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A map of cells with a Gaussian that is dragged about, read in four ways as it moves. Offline, no library.
+
+    x, y: where it begins, in cells. sigma: its width. noise: the largest error of a cell beside a peak of 1. second:
+    height of another Gaussian, four cells to the right and one down. On a page and in a notebook it is live; elsewhere
+    it prints one line. The blur of DARK is as wide as the Gaussian.
+    """
+
+    x: float = 6.35
+    y: float = 5.2
+    sigma: float = 1.3
+    noise: float = 0.0
+    second: float = 0.0
+    columns: int = 16
+    rows: int = 11
+
+    def __post_init__(self) -> None:
+        inside = 0 <= self.x <= self.columns - 1 and 0 <= self.y <= self.rows - 1
+        if not (inside and self.sigma > 0 and 0 <= self.noise <= 1 and 0 <= self.second <= 1):
+            raise ValueError(
+                f"Peak: got x={self.x}, y={self.y}, sigma={self.sigma}, noise={self.noise}, second={self.second}; "
+                f"expected a place from 0 to {self.columns - 1} and {self.rows - 1} cells, a width above 0, noise and "
+                "second from 0 to 1"
+            )
+
+    def draw(self) -> Array:
+        """The map as it begins, (rows, columns)."""
+        x, y = np.arange(self.columns), np.arange(self.rows)[:, None]
+
+        def bump(mx: float, my: float) -> Array:
+            return np.exp(-((x - mx) ** 2 + (y - my) ** 2) / (2 * self.sigma**2))
+
+        i = y * self.columns + x
+        grain = np.sin(i * 12.9898 + 78.233) * 43758.5453
+        noise = self.noise * (2 * (grain - np.floor(grain)) - 1)
+        return bump(self.x, self.y) + self.second * bump(self.x + 4, self.y + 1) + noise
+
+    def read(self) -> dict[str, tuple[float, float]]:
+        """(x, y) in cells by argmax, quarter shift, DARK and the mean, of the map as it begins."""
+        m = self.draw()
+        row, column = (int(v) for v in np.unravel_index(int(m.argmax()), m.shape))
+        return {
+            "argmax": (column, row),
+            "quarter": _quarter(m, column, row),
+            "DARK": self._dark(m, column, row),
+            "mean": _mean(m),
+        }
+
+    def _dark(self, m: Array, column: int, row: int) -> tuple[float, float]:
+        if not (1 < column < self.columns - 2 and 1 < row < self.rows - 2):
+            return column, row
+        reach = math.ceil(3 * self.sigma)
+        k = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * self.sigma**2))
+        wide = np.pad(m, reach)
+        soft = np.apply_along_axis(lambda v: np.convolve(v, k / k.sum(), "valid"), 0, wide)
+        soft = np.apply_along_axis(lambda v: np.convolve(v, k / k.sum(), "valid"), 1, soft)
+        p = np.log(np.maximum(soft, 1e-10))
+        dx, dy = (p[row, column + 1] - p[row, column - 1]) / 2, (p[row + 1, column] - p[row - 1, column]) / 2
+        dxx = (p[row, column + 2] - 2 * p[row, column] + p[row, column - 2]) / 4
+        dyy = (p[row + 2, column] - 2 * p[row, column] + p[row - 2, column]) / 4
+        corners = p[row + 1, column + 1] - p[row + 1, column - 1] - p[row - 1, column + 1] + p[row - 1, column - 1]
+        dxy = corners / 4
+        d = dxx * dyy - dxy**2
+        return column + (dxy * dy - dyy * dx) / d, row + (dxy * dx - dxx * dy) / d
+
+    def __repr__(self) -> str:
+        read = ", ".join(f"{name} ({x:.2f}, {y:.2f})" for name, (x, y) in self.read().items())
+        return f"a peak at ({self.x:g}, {self.y:g}): {read}; live on the page"
+
+    def _repr_html_(self) -> str:
+        names = ("x", "y", "sigma", "noise", "second", "columns", "rows")
+        knobs = " ".join(f'data-{name}="{getattr(self, name):g}"' for name in names)
+        return f'<div class="dragged" {knobs}>{self!r}</div><style>{_CSS}</style><script>{_SCRIPT}</script>'
+
+
+def _quarter(m: Array, column: int, row: int) -> tuple[float, float]:
+    rows, columns = m.shape
+    right = np.sign(m[row, column + 1] - m[row, column - 1]) if 0 < column < columns - 1 else 0.0
+    down = np.sign(m[row + 1, column] - m[row - 1, column]) if 0 < row < rows - 1 else 0.0
+    return column + 0.25 * float(right), row + 0.25 * float(down)
+
+
+def _mean(m: Array) -> tuple[float, float]:
+    p = np.maximum(m, 0)
+    p = p / p.sum()
+    return float((p.sum(0) * np.arange(m.shape[1])).sum()), float((p.sum(1) * np.arange(m.shape[0])).sum())
+
+
+_CSS = """
+.dragged {
+  margin: 0.4rem 0;
+  padding: 0.9rem 1.1rem 0.7rem;
+  background: var(--card, #fbfaf7);
+  border: 1px solid var(--card-edge, #e3dfd6);
+  border-radius: 10px;
+  font-family: var(--sans, sans-serif);
+  font-size: 0.9rem;
+  color: var(--ink, #1b2430);
+}
+.dragged svg {
+  display: block; width: 100%; max-width: 40rem; height: auto; margin: 0 auto;
+  touch-action: none; cursor: grab; user-select: none;
+}
+.dragged .ground { fill: var(--pst-color-surface, #f1eee7); }
+.dragged .cell { fill: var(--hot, #e8711a); stroke: var(--card-edge, #e3dfd6); stroke-width: 0.5; }
+.dragged .truth { stroke: var(--ink, #1b2430); stroke-width: 2; fill: none; }
+.dragged .argmax { fill: none; stroke: var(--c-argmax, #b2352b); stroke-width: 2.5; }
+.dragged .quarter { fill: var(--c-quarter, #0b7285); }
+.dragged .dark { fill: var(--c-sign, #1a49b9); }
+.dragged .mean { fill: var(--c-second, #2f7d32); }
+.dragged .controls {
+  display: grid;
+  grid-template-columns: max-content 1fr 3rem;
+  gap: 0.25rem 0.7rem;
+  align-items: center;
+  margin-top: 0.6rem;
+}
+.dragged .controls label { margin: 0; }
+.dragged .controls input { width: 100%; accent-color: var(--pst-color-primary, #24558f); }
+.dragged .controls output { text-align: right; font-variant-numeric: tabular-nums; }
+.dragged table { margin: 0.6rem auto 0; font-variant-numeric: tabular-nums; border-collapse: collapse; }
+.dragged td, .dragged th { padding: 0.1rem 0.7rem; text-align: right; border: 0; }
+.dragged th:first-child, .dragged td:first-child { text-align: left; }
+.dragged .key { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.45em; vertical-align: -0.05em; }
+"""
+
+_SCRIPT = """
+(function () {
+  "use strict";
+  const NS = "http://www.w3.org/2000/svg", U = 30;
+  const NAMES = ["argmax", "quarter", "DARK", "mean"];
+  const SAID = { argmax: "largest cell", quarter: "quarter shift", DARK: "DARK", mean: "mean" };
+  function make(parent, name, attributes, text, drawn) {
+    const e = drawn ? document.createElementNS(NS, name) : document.createElement(name);
+    for (const key in attributes) e.setAttribute(key, attributes[key]);
+    if (text !== undefined) e.textContent = text;
+    return parent.appendChild(e);
+  }
+  function paint(s) {
+    const m = [];
+    for (let y = 0; y < s.rows; y++) {
+      const line = [];
+      for (let x = 0; x < s.columns; x++) {
+        const bump = (mx, my) => Math.exp(-((x - mx) ** 2 + (y - my) ** 2) / (2 * s.sigma ** 2));
+        const grain = Math.sin((y * s.columns + x) * 12.9898 + 78.233) * 43758.5453;
+        const noise = s.noise * (2 * (grain - Math.floor(grain)) - 1);
+        line.push(bump(s.x, s.y) + s.second * bump(s.x + 4, s.y + 1) + noise);
+      }
+      m.push(line);
+    }
+    return m;
+  }
+  function blurred(m, s) {
+    const r = Math.ceil(3 * s.sigma), k = [];
+    for (let i = -r; i <= r; i++) k.push(Math.exp(-(i * i) / (2 * s.sigma ** 2)));
+    const sum = k.reduce((a, b) => a + b), at = (y, x) => (m[y] && m[y][x] !== undefined ? m[y][x] : 0);
+    return (y, x) => {
+      let total = 0;
+      for (let i = -r; i <= r; i++) for (let j = -r; j <= r; j++) total += k[i + r] * k[j + r] * at(y + i, x + j);
+      return total / (sum * sum);
+    };
+  }
+  function read(s) {
+    const m = paint(s);
+    let cx = 0, cy = 0, mass = 0, mx = 0, my = 0;
+    m.forEach((line, y) => line.forEach((v, x) => {
+      if (v > m[cy][cx]) { cx = x; cy = y; }
+      const w = Math.max(v, 0);
+      mass += w; mx += w * x; my += w * y;
+    }));
+    const quarter = [cx, cy], dark = [cx, cy];
+    if (cx > 0 && cx < s.columns - 1) quarter[0] += 0.25 * Math.sign(m[cy][cx + 1] - m[cy][cx - 1]);
+    if (cy > 0 && cy < s.rows - 1) quarter[1] += 0.25 * Math.sign(m[cy + 1][cx] - m[cy - 1][cx]);
+    if (cx > 1 && cx < s.columns - 2 && cy > 1 && cy < s.rows - 2) {
+      const soft = blurred(m, s), p = (i, j) => Math.log(Math.max(soft(cy + i, cx + j), 1e-10));
+      const dx = (p(0, 1) - p(0, -1)) / 2, dy = (p(1, 0) - p(-1, 0)) / 2, c = p(0, 0);
+      const dxx = (p(0, 2) - 2 * c + p(0, -2)) / 4, dyy = (p(2, 0) - 2 * c + p(-2, 0)) / 4;
+      const dxy = (p(1, 1) - p(1, -1) - p(-1, 1) + p(-1, -1)) / 4, d = dxx * dyy - dxy * dxy;
+      if (d !== 0) { dark[0] += (dxy * dy - dyy * dx) / d; dark[1] += (dxy * dx - dxx * dy) / d; }
+    }
+    return { m, argmax: [cx, cy], quarter, DARK: dark, mean: [mx / mass, my / mass] };
+  }
+  function build(root, number) {
+    const s = {}, inputs = {};
+    for (const key of ["x", "y", "sigma", "noise", "second", "columns", "rows"]) s[key] = Number(root.dataset[key]);
+    root.dataset.ready = "yes";
+    root.replaceChildren();
+    const wide = s.columns * U, tall = s.rows * U;
+    const svg = make(root, "svg", { viewBox: `0 0 ${wide} ${tall}`, role: "img" }, undefined, true);
+    make(svg, "rect", { class: "ground", width: wide, height: tall }, undefined, true);
+    const cells = [];
+    for (let y = 0; y < s.rows; y++) for (let x = 0; x < s.columns; x++)
+      cells.push(make(svg, "rect", { class: "cell", x: x * U, y: y * U, width: U, height: U }, undefined, true));
+    const truth = make(svg, "path", { class: "truth" }, undefined, true);
+    const marks = {
+      argmax: make(svg, "circle", { class: "argmax", r: 10 }, undefined, true),
+      quarter: make(svg, "rect", { class: "quarter", width: 10, height: 10 }, undefined, true),
+      mean: make(svg, "path", { class: "mean" }, undefined, true),
+      DARK: make(svg, "circle", { class: "dark", r: 5 }, undefined, true),
+    };
+    const controls = make(root, "div", { class: "controls" });
+    const knobs = [["x", "Joint, across", 0, s.columns - 1, 0.05], ["y", "Joint, down", 0, s.rows - 1, 0.05],
+      ["sigma", "Width, \u03c3", 0.6, 2.5, 0.1], ["noise", "Noise", 0, 0.6, 0.02],
+      ["second", "Second peak", 0, 1, 0.02]];
+    knobs.forEach(([name, label, min, max, step]) => {
+      const id = `dragged-${number}-${name}`;
+      make(controls, "label", { for: id }, label);
+      const input = make(controls, "input", { type: "range", id, min, max, step, "data-name": name });
+      input.value = s[name];
+      input.output = make(controls, "output", { for: id });
+      input.addEventListener("input", () => { s[name] = Number(input.value); draw(); });
+      inputs[name] = input;
+    });
+    const table = make(root, "table", {}), body = make(table, "tbody", {}), row = {};
+    const head = make(body, "tr", {});
+    for (const title of ["read by", "x", "y", "error, cells"]) make(head, "th", { scope: "col" }, title);
+    for (const name of NAMES) {
+      const line = make(body, "tr", {}), first = make(line, "td", {});
+      const key = make(first, "span", { class: "key" });
+      key.style.background = getComputedStyle(marks[name])[name === "argmax" ? "stroke" : "fill"];
+      first.append(SAID[name]);
+      row[name] = [make(line, "td", {}), make(line, "td", {}), make(line, "td", {})];
+    }
+    function draw() {
+      const found = read(s), top = Math.max(...found.m.flat());
+      found.m.flat().forEach((v, i) => cells[i].setAttribute("fill-opacity", Math.max(0, v / top)));
+      const put = ([x, y]) => [(x + 0.5) * U, (y + 0.5) * U], [tx, ty] = put([s.x, s.y]);
+      truth.setAttribute("d", `M${tx - 12} ${ty}H${tx + 12}M${tx} ${ty - 12}V${ty + 12}`);
+      for (const name of NAMES) {
+        const [x, y] = put(found[name]), mark = marks[name];
+        if (name === "quarter") { mark.setAttribute("x", x - 5); mark.setAttribute("y", y - 5); }
+        else if (name === "mean") mark.setAttribute("d", `M${x} ${y - 8}L${x + 7} ${y + 5}H${x - 7}Z`);
+        else { mark.setAttribute("cx", x); mark.setAttribute("cy", y); }
+        const off = Math.hypot(found[name][0] - s.x, found[name][1] - s.y);
+        [found[name][0], found[name][1], off].forEach((v, i) => { row[name][i].textContent = v.toFixed(2); });
+      }
+      for (const name in inputs) { inputs[name].value = s[name]; inputs[name].output.textContent = s[name].toFixed(2); }
+      const error = (name) => Math.hypot(found[name][0] - s.x, found[name][1] - s.y).toFixed(2);
+      svg.setAttribute("aria-label", `A map of ${s.rows} by ${s.columns} cells with its joint at ` +
+        `${s.x.toFixed(2)}, ${s.y.toFixed(2)}. Errors in cells: ` +
+        NAMES.map((name) => `${SAID[name]} ${error(name)}`).join(", ") + ".");
+      root.peak = { ...s, read: found };
+    }
+    function follow(event) {
+      const box = svg.getBoundingClientRect(), clip = (v, n) => Math.min(Math.max(v, 0), n - 1);
+      s.x = clip(((event.clientX - box.left) / box.width) * s.columns - 0.5, s.columns);
+      s.y = clip(((event.clientY - box.top) / box.height) * s.rows - 0.5, s.rows);
+      draw();
+    }
+    svg.addEventListener("pointerdown", (e) => { svg.setPointerCapture(e.pointerId); follow(e); e.preventDefault(); });
+    svg.addEventListener("pointermove", (e) => { if (svg.hasPointerCapture(e.pointerId)) follow(e); });
+    draw();
+  }
+  document.querySelectorAll("div.dragged:not([data-ready])").forEach(build);
+})();
+"""
+
+__all__ = ["Peak"]
