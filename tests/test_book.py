@@ -5,6 +5,7 @@ The book is built once, by the command a reader types. Screenshots of every page
 
 import functools
 import http.server
+import math
 import os
 import re
 import shutil
@@ -22,7 +23,9 @@ import torch
 import yaml
 
 from coordreg.coords import Labels, from_pixels, to_pixels
+from coordreg.dark import Dark
 from coordreg.heatmap import Argmax, Gaussian, QuarterSecond, QuarterSign
+from coordreg.plots.decoding import Peak
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build/tested/_build"
@@ -320,6 +323,39 @@ def test_widget_follows_keys_and_dragging(widget: SimpleNamespace) -> None:
     assert widget.state()["y"] == pytest.approx(2.0, abs=0.051)
     label = widget.root.locator("svg.peak-grid").get_attribute("aria-label")
     assert "Argmax: (5.00, 2.00)" in label
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "sigma", "noise", "second"),
+    [(6.35, 5.2, 1.3, 0, 0), (7.6, 4.45, 2.0, 0.3, 0), (6.1, 5.4, 1.0, 0, 0.8), (1.2, 5.0, 1.3, 0, 0)],
+)
+def test_four_readings_of_the_dragged_peak_agree_with_the_library(
+    x: float, y: float, sigma: float, noise: float, second: float, site: SimpleNamespace, browser: Any
+) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{site.url}notebooks/dark.html", wait_until="load")
+    root = page.locator("div.dragged").first
+    for name, value in {"x": x, "y": y, "sigma": sigma, "noise": noise, "second": second}.items():
+        root.locator(f"input[data-name={name}]").evaluate(
+            "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })) }", value
+        )
+    state = root.evaluate("e => e.peak")
+    box = root.locator("svg").bounding_box()
+    page.mouse.click(box["x"] + 3.5 / 16 * box["width"], box["y"] + 4.5 / 11 * box["height"])
+    moved = root.evaluate("e => e.peak")
+    label = root.locator("svg").get_attribute("aria-label")
+    page.close()
+    python = Peak(x=x, y=y, sigma=sigma, noise=noise, second=second)
+    m = torch.tensor(state["read"]["m"], dtype=torch.float64)
+    torch.testing.assert_close(m, torch.tensor(python.draw()), rtol=0, atol=1e-6)
+    decoders = {"argmax": Argmax(), "quarter": QuarterSign(), "DARK": Dark(2 * math.ceil(3 * sigma) + 1, sigma)}
+    for name, decoder in decoders.items():
+        place = to_pixels(decoder(m[None, None]).coords, m.shape)[0, 0].tolist()
+        assert state["read"][name] == pytest.approx(place, abs=1e-6), name
+    for name, place in python.read().items():
+        assert state["read"][name] == pytest.approx(place, abs=1e-4), name
+    assert (moved["x"], moved["y"]) == (pytest.approx(3, abs=0.06), pytest.approx(4, abs=0.06))
+    assert "joint at 3.0" in label.replace("2.9", "3.0")
 
 
 # -- a failing cell fails the build -----------------------------------------------------------------------------------
