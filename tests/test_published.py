@@ -66,7 +66,7 @@ def test_the_command_writes_and_refuses(
     text = published.path_of().read_text()
     assert str(tmp_path) not in text
     published.path_of().write_text(text.replace('"people": 4', '"people": 5'))
-    with pytest.raises(RecordError, match="mpii-cascade.json: the contents do not match"):
+    with pytest.raises(RecordError, match=r"mpii-cascade\.json: the contents do not match"):
         published.read()
 
 
