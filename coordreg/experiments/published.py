@@ -2,8 +2,9 @@
 
     python -m coordreg.experiments.published --root DIR
 
-DIR holds mpii/annot/detections_our_format.mat, the evaluation file that circulates with the published codes: truth, head
-boxes and the cascade's predictions for 2,958 people. The numbers go to `results/mpii-cascade.json`, which pages quote.
+DIR holds mpii/annot/detections_our_format.mat, the evaluation file that circulates with the published codes: truth,
+head boxes and the cascade's predictions for 2,958 people. The numbers go to `results/mpii-cascade.json`, which pages
+quote.
 """
 
 import argparse
