@@ -9,6 +9,7 @@ neighbours. Encoding is the other half: `heatmap.Gaussian(rounding="none")` draw
 the paper's equation 11, figures, and the tests as an oracle.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,8 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from coordreg.coords import Points, from_pixels
-from coordreg.heatmap import peak
+from coordreg.coords import Convention, Labels, Points, from_pixels, to_pixels
+from coordreg.heatmap import Draws, Target, peak
 
 #: Smaller values are raised to this before the logarithm, as the released code does.
 FLOOR = 1e-10
@@ -189,3 +190,56 @@ def _blur_window(kernel: int, sigma: float | None) -> Float[Tensor, "m 25"]:
     k = gaussian_kernel(kernel, sigma)
     band = torch.stack([F.pad(k, (i, 4 - i)) for i in range(5)])  # row i: the kernel about cell i - 2
     return torch.kron(band, band).T.contiguous()
+
+
+# -- the other codes' grids -------------------------------------------------------------------------------------------
+
+
+def to_grid(
+    coords: Float[Tensor, "*batch d"], size: Sequence[int], convention: Convention, stride: int
+) -> Float[Tensor, "*batch d"]:
+    """Where a code with another convention draws a joint: normalised coordinates -> index pixels of its map.
+
+    size: (H, W) of the map. stride: image pixels a cell; the joint goes through index pixels of the image.
+    """
+    image = [stride * n for n in size]
+    return to_pixels(from_pixels(to_pixels(coords, image), image, convention), size, convention)
+
+
+def from_grid(
+    pixels: Float[Tensor, "*batch d"], size: Sequence[int], convention: Convention, stride: int
+) -> Float[Tensor, "*batch d"]:
+    """The inverse of `to_grid`: index pixels of such a code's map -> our normalised coordinates."""
+    image = [stride * n for n in size]
+    return from_pixels(to_pixels(from_pixels(pixels, size, convention), image, convention), image)
+
+
+@dataclass(frozen=True)
+class DrawnOn:
+    """A target as a code of another convention draws it. `STRIDE` is HRNet's, `UNIT` what DARK's release turned to.
+
+    With `ReadOn` of the same convention around the decoder nothing is lost; a flip test of `STRIDE` needs its shift.
+    """
+
+    target: Draws
+    convention: Convention
+    stride: int = 4
+
+    def __call__(self, labels: Labels, size: Sequence[int]) -> Target:
+        """Labels -> Target on a grid of `size` = (H, W)."""
+        moved = from_pixels(to_grid(labels.coords, size, self.convention, self.stride), size)
+        return self.target(Labels(moved, labels.weight), size)
+
+
+@dataclass(frozen=True)
+class ReadOn:
+    """A decoder whose cells lie where a code of another convention has them; see `DrawnOn`."""
+
+    decoder: Callable[[Tensor], Points]
+    convention: Convention
+    stride: int = 4
+
+    def __call__(self, maps: Tensor) -> Points:
+        """(B, J, H, W) -> Points."""
+        found, size = self.decoder(maps), maps.shape[-2:]
+        return Points(from_grid(to_pixels(found.coords, size), size, self.convention, self.stride), found.score)

@@ -12,11 +12,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coordreg.backbones.resnet import ResNet, head, trunk_channels
-from coordreg.coords import Labels, apply_affine, crop_affine, from_pixels, invert_affine, to_pixels
-from coordreg.dark import FLOOR, Dark, differences, gaussian_kernel, modulate, newton, window
+from coordreg.coords import (
+    CENTRE,
+    STRIDE,
+    UNIT,
+    Convention,
+    Labels,
+    apply_affine,
+    crop_affine,
+    from_pixels,
+    invert_affine,
+    to_pixels,
+)
+from coordreg.dark import (
+    FLOOR,
+    Dark,
+    DrawnOn,
+    ReadOn,
+    differences,
+    gaussian_kernel,
+    modulate,
+    newton,
+    to_grid,
+    window,
+)
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap, OneHot, QuarterSign, SoftmaxCrossEntropy
 from coordreg.method import Estimator
-from coordreg.spec import spec
+from coordreg.spec import describe, rebuild, spec
 
 H, W = 24, 19
 
@@ -291,6 +313,44 @@ def test_points_come_back_to_the_picture_through_the_crop() -> None:
     inside = apply_affine(invert_affine(affine), joint)
     maps = bump(to_pixels(inside, (32, 24))[0].tolist(), 1.5, (32, 24))
     torch.testing.assert_close(apply_affine(affine, Dark(1)(maps).coords), joint, atol=1e-6, rtol=0)
+
+
+# -- conventions ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("convention", [CENTRE, STRIDE, UNIT])
+def test_where_other_codes_draw_a_joint_by_hand(convention: Convention) -> None:
+    """Image pixel 30 of 96, at stride 4 on 24 cells: 30 / 4, 30 * 23 / 95, or (30 + 1/2) / 4 - 1/2."""
+    coords = from_pixels(torch.tensor([[[30.0, 30.0]]], dtype=torch.float64), (96, 96))
+    wanted = {"stride": 7.5, "unit": 30 * 23 / 95, "centre": 30.5 / 4 - 0.5}[convention.name]
+    assert to_grid(coords, (24, 24), convention, 4)[0, 0].tolist() == pytest.approx([wanted] * 2)
+
+
+@pytest.mark.parametrize("convention", [CENTRE, STRIDE, UNIT])
+def test_one_convention_both_ways_loses_nothing(convention: Convention) -> None:
+    labels = at([[9.3, 11.8], [6.45, 12.2]])
+    maps = DrawnOn(Gaussian(1.5), convention)(labels, (H, W)).maps
+    found = ReadOn(Dark(1), convention)(maps)
+    torch.testing.assert_close(found.coords, labels.coords, atol=1e-6, rtol=0)
+    mixed = to_pixels(Dark(1)(maps).coords, (H, W)) - to_pixels(labels.coords, (H, W))
+    assert (float(mixed.abs().max()) > 0.05) == (convention.name != "centre")
+
+
+def test_a_mirrored_map_needs_the_shift_under_stride_alone() -> None:
+    """Draw the mirrored joint, turn the map round, read it: exact but for STRIDE, which errs by 0.75 cells."""
+    labels = at([[8.6, 11.8]])
+    mirrored = Labels(labels.coords * torch.tensor([-1.0, 1.0]), labels.weight)
+    for convention, off in ((CENTRE, 0.0), (UNIT, 0.0), (STRIDE, 0.75)):
+        turned = DrawnOn(Gaussian(1.5), convention)(mirrored, (H, W)).maps.flip(-1)
+        found = to_pixels(ReadOn(Dark(1), convention)(turned).coords, (H, W))
+        error = (to_pixels(labels.coords, (H, W)) - found)[0, 0]
+        assert error.tolist() == pytest.approx([off, 0.0], abs=1e-6)
+
+
+def test_conventions_are_part_of_a_configuration() -> None:
+    made = spec(Heatmap, target=DrawnOn(Gaussian(1.0), STRIDE), loss=MSE(), decoder=ReadOn(Dark(), STRIDE))
+    assert describe(made) != describe(made.replace(target=DrawnOn(Gaussian(1.0), UNIT)))
+    assert rebuild(describe(made)) == made
 
 
 def test_bad_settings_say_what_was_expected() -> None:
