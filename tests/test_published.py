@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from coordreg.experiments import published
+from coordreg.experiments import measured, published
 from coordreg.records import RecordError, checksum
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -63,9 +63,9 @@ def test_the_command_writes_and_refuses(
     assert data is not None
     assert data["people"] == 4
     assert data["made"]["versions"]["torch"]
-    text = published.path_of().read_text()
+    text = measured.path_of(published.NAME).read_text()
     assert str(tmp_path) not in text
-    published.path_of().write_text(text.replace('"people": 4', '"people": 5'))
+    measured.path_of(published.NAME).write_text(text.replace('"people": 4', '"people": 5'))
     with pytest.raises(RecordError, match=r"mpii-cascade\.json: the contents do not match"):
         published.read()
 

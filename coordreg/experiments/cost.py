@@ -9,7 +9,6 @@ depend on the machine (parameters, multiply-adds, bytes kept for the backward pa
 
 import argparse
 import gc
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,13 +26,12 @@ from coordreg.backbones.hourglass import Hourglasses, HourglassStem
 from coordreg.backbones.resnet import ConvHead, parameters, trunk_channels
 from coordreg.coords import Labels
 from coordreg.dsnt import DSNT, JS
-from coordreg.experiments import heatmap
+from coordreg.experiments import heatmap, measured
 from coordreg.fingerprint import changed, fingerprint
 from coordreg.method import Estimator, Staged
 from coordreg.provenance import made
-from coordreg.records import RecordError, checksum, root
+from coordreg.records import RecordError
 from coordreg.spec import Spec, spec
-from coordreg.train import atomic
 
 JOINTS, MIB = 16, 2**20
 
@@ -87,13 +85,15 @@ def _step(model: Estimator, images: Tensor, labels: Labels) -> None:
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
-def _on_processor(call: Callable[[], object]) -> tuple[float, float]:
+def on_processor(call: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a call by the wall clock and by the thread's own."""
     wall, thread = time.perf_counter(), time.thread_time()
     call()
     return time.perf_counter() - wall, time.thread_time() - thread
 
 
-def _on_gpu(call: Callable[[], object]) -> tuple[float, float]:
+def on_gpu(call: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a call by the wall clock and by the GPU's own."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     wall = time.perf_counter()
@@ -107,7 +107,7 @@ def _on_gpu(call: Callable[[], object]) -> tuple[float, float]:
 def least(
     calls: Sequence[Callable[[], object]],
     repeats: int,
-    clock: Callable[[Callable[[], object]], tuple[float, float]] = _on_processor,
+    clock: Callable[[Callable[[], object]], tuple[float, float]] = on_processor,
 ) -> list[tuple[float, float]]:
     """The least time of each call by two clocks, over rounds in which each has a turn.
 
@@ -215,7 +215,7 @@ def measure(
     models = [r.estimator.build().to(where).eval() for r in networks]
     images = [_inputs(r.size, 1, where)[0] for r in networks]
     calls = [lambda m=m, x=x: _infer(m, x) for m, x in zip(models, images, strict=True)]
-    times = least(calls, repeats, _on_gpu if gpu else _on_processor)
+    times = least(calls, repeats, on_gpu if gpu else on_processor)
     found = {}
     for rival, model, (wall, own) in zip(networks, models, times, strict=True):
         found[rival.name] = {
@@ -233,29 +233,18 @@ def measure(
 
 def path_of(kind: str) -> Path:
     """Where the measurement of a kind of machine lies, "cpu" or "gpu"."""
-    return root() / f"cost-{kind}.json"
+    return measured.path_of(f"cost-{kind}")
 
 
 def write(kind: str, found: dict[str, Any], networks: Sequence[Rival], fabric: Fabric) -> Path:
     """Write a measurement with where, when and from what code it was made, whole or not at all."""
-    data = {"format": 1, **found, "code": fingerprint(*(r.estimator for r in networks)), "made": made(fabric)}
-    with atomic(path_of(kind)) as part:
-        part.write_text(json.dumps({**data, "sum": checksum(data)}, indent=1) + "\n")
-    return path_of(kind)
+    code = fingerprint(*(r.estimator for r in networks))
+    return measured.write(f"cost-{kind}", {"format": 1, **found, "code": code, "made": made(fabric)})
 
 
 def read(kind: str) -> dict[str, Any] | None:
     """The measurement of a kind of machine, None if there is none. RecordError if it was edited."""
-    if not path_of(kind).exists():
-        return None
-    try:
-        data: dict[str, Any] = json.loads(path_of(kind).read_text())
-        sound = data["sum"] == checksum(data)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{path_of(kind).name}: not a measurement ({type(error).__name__}); measure again") from error
-    if not sound:
-        raise RecordError(f"{path_of(kind).name}: the contents do not match their checksum; measure again")
-    return data
+    return measured.read(f"cost-{kind}")
 
 
 def ratios(data: dict[str, Any]) -> dict[str, float | None]:

@@ -8,7 +8,6 @@ quote.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,12 +21,11 @@ from torch import Tensor
 
 from coordreg.data.mpii import FACTOR
 from coordreg.data.skeletons import MPII16
+from coordreg.experiments import measured
 from coordreg.metrics.pck import SLIP, pck
 from coordreg.provenance import made
-from coordreg.records import RecordError, checksum, root
-from coordreg.train import atomic
 
-FILE = "annot/detections_our_format.mat"
+FILE, NAME = "annot/detections_our_format.mat", "mpii-cascade"
 #: MPII's groups of joints, as its tables have them; pelvis and thorax do not count.
 GROUPS = {"Head": (9,), "Sho.": (12, 13), "Elb.": (11, 14), "Wri.": (10, 15), "Hip": (2, 3), "Kne.": (1, 4),
           "Ank.": (0, 5)}  # fmt: skip
@@ -64,19 +62,9 @@ def scored(each: Float[Tensor, "N 16"]) -> dict[str, Any]:
     return {"people": len(each), "labelled": labelled, "pckh": readings}
 
 
-def path_of() -> Path:
-    """Where the numbers lie."""
-    return root() / "mpii-cascade.json"
-
-
 def read() -> dict[str, Any] | None:
     """The numbers, or None where nobody has scored them. RecordError for a file that was edited."""
-    if not path_of().is_file():
-        return None
-    data: dict[str, Any] = json.loads(path_of().read_text())
-    if data.get("sum") != checksum(data):
-        raise RecordError("mpii-cascade.json: the contents do not match their checksum; score the predictions again")
-    return data
+    return measured.read(NAME)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,9 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    with atomic(path_of()) as part:
-        part.write_text(json.dumps({**data, "sum": checksum(data)}, indent=1) + "\n")
-    print(f"{path_of().name}: PCKh@0.5 {data['pckh']['0.5']['Mean']} of {data['people']:,} people")
+    path = measured.write(NAME, data)
+    print(f"{path.name}: PCKh@0.5 {data['pckh']['0.5']['Mean']} of {data['people']:,} people")
     return 0
 
 
