@@ -20,7 +20,7 @@ from coordreg.backbones.resnet import ConvHead
 from coordreg.coords import Labels
 from coordreg.dark import Dark
 from coordreg.experiments import measured
-from coordreg.experiments.cost import on_gpu, on_processor, least
+from coordreg.experiments.cost import least, on_gpu, on_processor
 from coordreg.experiments.exact import Exact
 from coordreg.experiments.flows import one_thread
 from coordreg.fingerprint import changed, fingerprint
