@@ -81,9 +81,26 @@ def predict(
     out: Annotated[Path, typer.Option(help="folder for NAME-joints.json and NAME-joints.png")] = Path("predictions"),
     box: Annotated[str, typer.Option(help="x,y,width,height of the person in pixels; the whole image by default")] = "",
     flip: Annotated[bool, typer.Option(help="average with the mirrored image")] = True,
+    boxes: Annotated[Path | None, typer.Option(help="several people: JSON of boxes by picture, x,y,w,h,score")] = None,
+    detect: Annotated[bool, typer.Option("--detect", help="several people: torchvision's detector finds them")] = False,
 ) -> None:
     """Predict joints in pictures: one JSON file and one overlay picture each."""
-    from coordreg.predict import load_predictor, predict_files
+    from coordreg.predict import Detector, load_predictor, predict_files, read_boxes
+
+    if sum((bool(box), boxes is not None, detect)) > 1:
+        raise ValueError(
+            "predict: got several of --box, --boxes and --detect, expected one way to say where people are"
+        )
+    find = None
+    if boxes is not None:
+        named = read_boxes(boxes)
+        absent = [path.name for path in images if path.name not in named]
+        if absent:
+            raise ValueError(f"predict: {boxes} has no boxes for {absent[0]}; give it an empty list for nobody")
+        find = lambda path, image: named[path.name]  # noqa: E731
+    elif detect:
+        detector = Detector()
+        find = lambda path, image: detector(image)  # noqa: E731
 
     try:
         parts = [float(v) for v in box.split(",")] if box else []
@@ -92,7 +109,7 @@ def predict(
     if len(parts) not in (0, 4):
         raise ValueError(f"predict: got --box {box!r}, expected four numbers x,y,width,height in pixels")
     rectangle = (parts[0], parts[1], parts[2], parts[3]) if parts else None
-    for result in predict_files(load_predictor(checkpoint), images, out, box=rectangle, flip=flip):
+    for result in predict_files(load_predictor(checkpoint), images, out, box=rectangle, flip=flip, find=find):
         typer.echo(f"{result['image']}: {out / Path(result['image']).stem}-joints.json and -joints.png")
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,15 @@ import torch
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
 
+from coordreg.backbones.weights import published
 from coordreg.coords import apply_affine, crop, crop_affine
 from coordreg.data.lsp import LSP
 from coordreg.data.skeletons import LSP14, Skeleton
 from coordreg.method import Estimator
+from coordreg.metrics.coco_ap import person_scores, suppress
+from coordreg.metrics.oks import COCO_SIGMAS
 from coordreg.spec import rebuild
 from coordreg.train import CheckpointError, load_checkpoint
 
@@ -47,6 +51,96 @@ class Predictor:
         picture = crop(image.unsqueeze(0), affine, (self.size, self.size), oversample=min(shrink, 8))
         points = self.estimator.predict(picture, flip=self.skeleton.pairs if flip else None)
         return apply_affine(affine, points.coords)[0], points.score[0]
+
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person found in a picture: the box (x, y, width, height) and its score, joints (J, 2) and their scores (J,).
+
+    All in index pixels. score: the box's times the mean of the joint scores above 0.2, as COCO's tables have it.
+    """
+
+    box: Box
+    points: Float[Tensor, "J 2"]
+    joint_scores: Float[Tensor, " J"]
+    score: float
+
+
+def predict_people(
+    predictor: Predictor, image: Float[Tensor, "3 H W"], boxes: Sequence[tuple[Box, float]], flip: bool = True
+) -> list[Person]:
+    """Top-down: one crop a box, best person first. boxes: (x, y, width, height) in index pixels, each with its score.
+
+    With COCO's joints, of two people who are nearly the same (OKS above 0.9) the better one stays. Other skeletons have
+    no published sigmas, and everybody stays.
+    """
+    found = []
+    for box, certain in boxes:
+        points, scores = predictor(image, box, flip)
+        total = person_scores(scores[None], torch.tensor([certain]))
+        found.append(Person(box, points, scores, float(total[0])))
+    found.sort(key=lambda person: -person.score)
+    if len(predictor.skeleton.joints) == len(COCO_SIGMAS) and found:
+        points = torch.stack([person.points for person in found])
+        area = torch.tensor([person.box[2] * person.box[3] * 1.25**2 for person in found])
+        scores = torch.tensor([person.score for person in found])
+        found = [found[i] for i in suppress(points, scores, area)]
+    return found
+
+
+def read_boxes(path: Path) -> dict[str, list[tuple[Box, float]]]:
+    """Boxes by the name of the picture: {"a.jpg": [[x, y, width, height, score], ...]}, the score 1 if left out."""
+    try:
+        stored = json.loads(path.read_text())
+        named = {
+            str(name): [((float(b[0]), float(b[1]), float(b[2]), float(b[3])), float(b[4]) if len(b) > 4 else 1.0)
+                        for b in boxes]
+            for name, boxes in stored.items()
+        }  # fmt: skip
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file of boxes") from None
+    except (json.JSONDecodeError, AttributeError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f'{path}: not a file of boxes ({error}); expected {{"picture.jpg": [[x, y, width, height, score], ...]}}'
+        ) from error
+    return named
+
+
+#: Torchvision's detector of people and other things, and the number that a person has in it.
+DETECTOR, PERSON = "FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1", 1
+
+
+class Detector:
+    """Finds people with torchvision's Faster R-CNN. ValueError if its weights are neither cached nor to be had."""
+
+    def __init__(self, least: float = 0.5) -> None:
+        state = published(DETECTOR, DETECTOR)
+        self.network = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None).eval()
+        self.network.load_state_dict(state)
+        self.least = least
+
+    @torch.no_grad()
+    def __call__(self, image: Float[Tensor, "3 H W"]) -> list[tuple[Box, float]]:
+        """An image in [0, 1] -> boxes of people with a score of at least `least`, best first."""
+        return people_of(self.network([image])[0], self.least)
+
+
+def people_of(found: dict[str, Tensor], least: float) -> list[tuple[Box, float]]:
+    """A detector's answer for one image -> the boxes of people, as x, y, width, height in index pixels, best first.
+
+    Torchvision's corners lie at the edges of pixels, half a pixel before the first centre.
+    """
+    kept = (found["labels"] == PERSON) & (found["scores"] >= least)
+    order = found["scores"][kept].argsort(descending=True)
+    boxes: list[tuple[Box, float]] = []
+    for (x, y, right, bottom), score in zip(
+        found["boxes"][kept][order].tolist(), found["scores"][kept][order].tolist(), strict=True
+    ):
+        boxes.append(((x - 0.5, y - 0.5, right - x, bottom - y), score))
+    return boxes
 
 
 def load_predictor(checkpoint: Path) -> Predictor:
@@ -83,35 +177,60 @@ def predict_files(
     images: Sequence[Path],
     out: Path,
     *,
-    box: tuple[float, float, float, float] | None = None,
+    box: Box | None = None,
     flip: bool = True,
+    find: Callable[[Path, Tensor], Sequence[tuple[Box, float]]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Predict each image; writes `<name>-joints.json` and `<name>-joints.png` into `out`, returns the JSON objects."""
-    import matplotlib.pyplot as plt
+    """Predict each image; writes `<name>-joints.json` and `<name>-joints.png` into `out`, returns the JSON objects.
 
-    from coordreg import plots
-
+    find: given, it says where the people of a picture are, and the objects hold "people" in the place of "joints".
+    """
     if len({path.stem for path in images}) < len(images):
         raise ValueError("predict: two of the images have the same name; give them two --out folders, one call each")
     out.mkdir(parents=True, exist_ok=True)
-    found = []
+    written = []
     for path in images:
         image = read_image(path)
-        points, score = predictor(image, box, flip)
-        joints = zip(predictor.skeleton.joints, points.tolist(), score.tolist(), strict=True)
-        result = {
+        result: dict[str, Any] = {
             "image": path.name,
             "width": image.shape[-1],
             "height": image.shape[-2],
             "unit": "index pixels: the centre of the first pixel is 0",
-            "joints": {name: {"x": round(x, 2), "y": round(y, 2), "score": round(s, 4)} for name, (x, y), s in joints},
         }
+        if find is None:
+            points, score = predictor(image, box, flip)
+            drawn = [points]
+            result["joints"] = _told(predictor, points, score)
+        else:
+            people = predict_people(predictor, image, find(path, image), flip)
+            drawn = [person.points for person in people]
+            result["people"] = [
+                {"box": [round(v, 2) for v in person.box], "score": round(person.score, 4),
+                 "joints": _told(predictor, person.points, person.joint_scores)}
+                for person in people
+            ]  # fmt: skip
         (out / f"{path.stem}-joints.json").write_text(json.dumps(result, indent=1) + "\n")
-        figure, ax = plt.subplots(figsize=(6, 6 * image.shape[-2] / image.shape[-1]))
-        ax.imshow(image.permute(1, 2, 0).numpy())
-        ax.set_axis_off()
-        plots.skeleton(ax, points.numpy(), predictor.skeleton)
-        figure.savefig(out / f"{path.stem}-joints.png", bbox_inches="tight", dpi=150)
-        plt.close(figure)
-        found.append(result)
-    return found
+        _overlay(image, drawn, predictor.skeleton, out / f"{path.stem}-joints.png")
+        written.append(result)
+    return written
+
+
+def _told(predictor: Predictor, points: Tensor, score: Tensor) -> dict[str, dict[str, float]]:
+    """Joints by name."""
+    joints = zip(predictor.skeleton.joints, points.tolist(), score.tolist(), strict=True)
+    return {name: {"x": round(x, 2), "y": round(y, 2), "score": round(s, 4)} for name, (x, y), s in joints}
+
+
+def _overlay(image: Tensor, people: Sequence[Tensor], skeleton: Skeleton, path: Path) -> None:
+    """The picture with everybody's skeleton on it."""
+    import matplotlib.pyplot as plt
+
+    from coordreg import plots
+
+    figure, ax = plt.subplots(figsize=(6, 6 * image.shape[-2] / image.shape[-1]))
+    ax.imshow(image.permute(1, 2, 0).numpy())
+    ax.set_axis_off()
+    for points in people:
+        plots.skeleton(ax, points.numpy(), skeleton)
+    figure.savefig(path, bbox_inches="tight", dpi=150)
+    plt.close(figure)

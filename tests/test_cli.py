@@ -71,6 +71,21 @@ def test_predict_writes_json_and_a_picture(trained: tuple[Path, Path], tmp_path:
         assert min(overlay.size) > 100
 
 
+def test_predict_takes_boxes_of_several_people(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), dtype=np.uint8)).save(tmp_path / "us.png")
+    (tmp_path / "boxes.json").write_text(json.dumps({"us.png": [[5, 5, 30, 60, 0.8], [35, 5, 30, 60]]}))
+    call = ["predict", str(tmp_path / "us.png"), "--checkpoint", str(trained[1]), "--out", str(tmp_path / "out")]
+    done = _coordreg(*call, "--boxes", str(tmp_path / "boxes.json"), folder=trained[0])
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "out" / "us-joints.json").read_text())["people"]) == 2
+    both = _coordreg(*call, "--boxes", str(tmp_path / "boxes.json"), "--box", "1,1,9,9", folder=trained[0])
+    assert "expected one way to say where people are" in both.stderr
+    (tmp_path / "boxes.json").write_text("{}")
+    assert (
+        "has no boxes for us.png" in _coordreg(*call, "--boxes", str(tmp_path / "boxes.json"), folder=trained[0]).stderr
+    )
+
+
 def test_a_box_means_the_same_as_cutting_the_image_by_hand(trained: tuple[Path, Path]) -> None:
     predictor = load_predictor(trained[1])
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
