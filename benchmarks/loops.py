@@ -7,9 +7,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
+from scipy.ndimage import correlate1d
 
 Array = NDArray[np.float32]
 Double = NDArray[np.float64]
@@ -39,18 +38,15 @@ def dark(maps: Array, kernel: Double, affine: Double) -> Array:
     """Maps (B, J, H, W) -> (B, J, 2) pixels of the picture: blur every map, scale, clip, log; one step; the crop.
 
     kernel: (k,) along each axis. affine: (B, 2, 3), index pixels of the map -> pixels of the picture. The blur is a
-    library's, as it is there: torch's convolution of one padded map, along one axis after the other.
+    library's, as it is there (OpenCV's): scipy's, along one axis after the other.
     """
     batch, joints, height, width = maps.shape
     flat = maps.reshape(batch, joints, -1)
-    index, reach = np.argmax(flat, 2), len(kernel) // 2
+    index, k = np.argmax(flat, 2), kernel.astype(np.float32)
     points = np.stack([index % width, index // width], -1).astype(np.float32)
-    k = torch.from_numpy(kernel.astype(np.float32))
-    across, down = k.view(1, 1, 1, -1), k.view(1, 1, -1, 1)
     for b in range(batch):
         for j in range(joints):
-            grid = torch.from_numpy(maps[b, j])[None]
-            soft = F.conv2d(F.conv2d(grid, across, padding=(0, reach)), down, padding=(reach, 0))[0].numpy()
+            soft = correlate1d(correlate1d(maps[b, j], k, 1, mode="constant"), k, 0, mode="constant")
             soft = np.log(np.maximum(soft * (maps[b, j].max() / soft.max()), 1e-10))
             px, py = int(points[b, j, 0]), int(points[b, j, 1])
             if 1 < px < width - 2 and 1 < py < height - 2:
@@ -58,9 +54,7 @@ def dark(maps: Array, kernel: Double, affine: Double) -> Array:
                 dy = 0.5 * (soft[py + 1][px] - soft[py - 1][px])
                 dxx = 0.25 * (soft[py][px + 2] - 2 * soft[py][px] + soft[py][px - 2])
                 dyy = 0.25 * (soft[py + 2][px] - 2 * soft[py][px] + soft[py - 2][px])
-                dxy = 0.25 * (
-                    soft[py + 1][px + 1] - soft[py - 1][px + 1] - soft[py + 1][px - 1] + soft[py - 1][px - 1]
-                )
+                dxy = 0.25 * (soft[py + 1][px + 1] - soft[py - 1][px + 1] - soft[py + 1][px - 1] + soft[py - 1][px - 1])
                 if dxx * dyy - dxy**2 != 0:
                     step = -np.linalg.inv(np.array([[dxx, dxy], [dxy, dyy]])) @ np.array([dx, dy])
                     points[b, j] += step

@@ -91,7 +91,7 @@ def predict(
         raise ValueError(
             "predict: got several of --box, --boxes and --detect, expected one way to say where people are"
         )
-    find = None
+    predictor, find = load_predictor(checkpoint), None
     if boxes is not None:
         named = read_boxes(boxes)
         absent = [path.name for path in images if path.name not in named]
@@ -109,7 +109,7 @@ def predict(
     if len(parts) not in (0, 4):
         raise ValueError(f"predict: got --box {box!r}, expected four numbers x,y,width,height in pixels")
     rectangle = (parts[0], parts[1], parts[2], parts[3]) if parts else None
-    for result in predict_files(load_predictor(checkpoint), images, out, box=rectangle, flip=flip, find=find):
+    for result in predict_files(predictor, images, out, box=rectangle, flip=flip, find=find):
         typer.echo(f"{result['image']}: {out / Path(result['image']).stem}-joints.json and -joints.png")
 
 

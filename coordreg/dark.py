@@ -57,7 +57,8 @@ def modulate(
     """Blur whole maps, equation (6.5), with zeros beyond the border, and scale them back to their old maximum.
 
     rescale: "max" multiplies, as the released code does; "range" subtracts the minimum first, equation (6.6), as the
-    paper prints it; "none" leaves the blurred map alone. A map that is constant after the blur is not rescaled.
+    paper prints it; "none" leaves the blurred map alone. So do the others where there is nothing to divide by: a
+    maximum that is not above 0, or, for "range", a map that is constant after the blur.
     """
     if rescale not in RESCALE:
         raise ValueError(f"Dark: got rescale={rescale!r}, expected one of {', '.join(RESCALE)}")
@@ -132,11 +133,11 @@ class Dark:
     "none" differ in nothing but where the floor of the logarithm lies, "range" needs the whole map.
 
     Where it does not step, it answers like `Argmax`: in the two outermost rows and columns of a map, in both axes, as
-    the released code; on flat maps; on maps whose blurred values are all below the floor (nothing above zero). The
-    published code does not look whether its parabola has a top: from a saddle it goes to the saddle point, from a
-    valley to the bottom. saddle: "follow" does so too, "stay" steps to maxima only. limit: the longest step along
-    each axis, in cells; None sets no bound, like the published code, whose step may then leave the map. The score is
-    the raw maximum.
+    the released code; where the Hessian's determinant is exactly 0, as on flat maps; on maps whose blurred values are
+    all below the floor (nothing above zero). The published code does not look whether its parabola has a top: from a
+    saddle it goes to the saddle point, from a valley to the bottom. saddle: "follow" does so too, "stay" steps to
+    maxima only. limit: the longest step along each axis, in cells; None sets no bound, like the published code, whose
+    step may then leave the map. The score is the raw maximum.
     """
 
     kernel: int = 11

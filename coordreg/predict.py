@@ -16,11 +16,11 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
 
 from coordreg.backbones.weights import published
 from coordreg.coords import apply_affine, crop, crop_affine
+from coordreg.data.coco import WIDER
 from coordreg.data.lsp import LSP
-from coordreg.data.skeletons import LSP14, Skeleton
+from coordreg.data.skeletons import COCO17, LSP14, Skeleton
 from coordreg.method import Estimator
-from coordreg.metrics.coco_ap import person_scores, suppress
-from coordreg.metrics.oks import COCO_SIGMAS
+from coordreg.metrics.coco_ap import JOINT, person_scores, suppress
 from coordreg.spec import rebuild
 from coordreg.train import CheckpointError, load_checkpoint
 
@@ -45,7 +45,7 @@ class Predictor:
         x, y, w, h = box or (-0.5, -0.5, float(width), float(height))
         if not (w > 0 and h > 0 and all(map(math.isfinite, (x, y, w, h)))):
             raise ValueError(f"predict: got a box {box} without area, expected (x, y, width, height) in pixels")
-        side = max(w, h) * (1.25 if box else 1.0)
+        side = max(w, h) * (WIDER if box else 1.0)
         affine = crop_affine(torch.tensor([[x + w / 2, y + h / 2]]), torch.tensor([[side, side]]))
         shrink = max(1, round(side / self.size))
         picture = crop(image.unsqueeze(0), affine, (self.size, self.size), oversample=min(shrink, 8))
@@ -60,7 +60,8 @@ Box = tuple[float, float, float, float]
 class Person:
     """One person found in a picture: the box (x, y, width, height) and its score, joints (J, 2) and their scores (J,).
 
-    All in index pixels. score: the box's times the mean of the joint scores above 0.2, as COCO's tables have it.
+    All in index pixels. score: the box's times the mean of the joint scores above 0.2, as COCO's tables have it; of all
+    joint scores where none is above 0.2, as the probabilities of single cells are not.
     """
 
     box: Box
@@ -80,12 +81,13 @@ def predict_people(
     found = []
     for box, certain in boxes:
         points, scores = predictor(image, box, flip)
-        total = person_scores(scores[None], torch.tensor([certain]))
+        least = JOINT if bool((scores > JOINT).any()) else -math.inf
+        total = person_scores(scores[None], torch.tensor([certain]), least)
         found.append(Person(box, points, scores, float(total[0])))
     found.sort(key=lambda person: -person.score)
-    if len(predictor.skeleton.joints) == len(COCO_SIGMAS) and found:
+    if predictor.skeleton == COCO17 and found:
         points = torch.stack([person.points for person in found])
-        area = torch.tensor([person.box[2] * person.box[3] * 1.25**2 for person in found])
+        area = torch.tensor([(WIDER * max(person.box[2:])) ** 2 for person in found])  # of the crop, as published
         scores = torch.tensor([person.score for person in found])
         found = [found[i] for i in suppress(points, scores, area)]
     return found
@@ -95,18 +97,25 @@ def read_boxes(path: Path) -> dict[str, list[tuple[Box, float]]]:
     """Boxes by the name of the picture: {"a.jpg": [[x, y, width, height, score], ...]}, the score 1 if left out."""
     try:
         stored = json.loads(path.read_text())
-        named = {
-            str(name): [((float(b[0]), float(b[1]), float(b[2]), float(b[3])), float(b[4]) if len(b) > 4 else 1.0)
-                        for b in boxes]
-            for name, boxes in stored.items()
-        }  # fmt: skip
+        named = {str(name): [_box(row) for row in boxes] for name, boxes in stored.items()}
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file of boxes") from None
-    except (json.JSONDecodeError, AttributeError, TypeError, ValueError, IndexError) as error:
+    except (json.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f'{path}: not a file of boxes ({error}); expected {{"picture.jpg": [[x, y, width, height, score], ...]}}'
         ) from error
     return named
+
+
+def _box(row: object) -> tuple[Box, float]:
+    """One row of such a file. ValueError for anything but four or five finite numbers with a width and a height."""
+    numbers = [float(v) for v in row if isinstance(v, int | float)] if isinstance(row, list) else []
+    if not isinstance(row, list) or len(numbers) not in (4, 5) or len(numbers) != len(row):
+        raise ValueError(f"got {row!r}, four or five numbers are wanted")
+    x, y, width, height, score = (*numbers, 1.0)[:5]
+    if not all(map(math.isfinite, numbers)) or width <= 0 or height <= 0:
+        raise ValueError(f"got {row!r}, which has no area")
+    return (x, y, width, height), score
 
 
 #: Torchvision's detector of people and other things, and the number that a person has in it.

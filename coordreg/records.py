@@ -112,7 +112,8 @@ class Record:
 
     def images(self, name: str) -> dict[str, NDArray[Any]]:
         """Metrics of each test image for one reading, float16 arrays of length N by metric, and joint counts."""
-        return {key.split("/", 1)[1]: self._stored[key] for key in self.names if key.startswith(f"{name}/")}
+        stored = self._stored
+        return {key.split("/", 1)[1]: stored[key] for key in stored.files if key.startswith(f"{name}/")}
 
     @property
     def names(self) -> list[str]:
@@ -121,16 +122,22 @@ class Record:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything in that .npz."""
-        return {key: self._stored[key] for key in self.names}
+        stored = self._stored
+        return {key: stored[key] for key in stored.files}
+
+    @property
+    def _stored(self) -> Any:
+        """The .npz; its arrays are unpacked when they are asked for."""
+        return np.load(io.BytesIO(self._bytes), allow_pickle=False)
 
     @cached_property
-    def _stored(self) -> Any:
-        """The .npz, read and checked once; its arrays are unpacked when they are asked for."""
+    def _bytes(self) -> bytes:
+        """The .npz as it lies there, read and checked once."""
         path = self.path.with_suffix(".npz")
         found = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(found).hexdigest() != self.data["arrays"]:
             raise RecordError(f"{path}: absent or altered since its record was written; delete both and run again")
-        return np.load(io.BytesIO(found), allow_pickle=False)
+        return found
 
     @property
     def stale(self) -> list[str]:

@@ -245,6 +245,14 @@ def test_flat_maps_stay_where_argmax_puts_them(value: float) -> None:
         assert points.score.unique().tolist() == pytest.approx([value])
 
 
+def test_newton_stays_where_there_is_nothing_to_divide_by() -> None:
+    ridge = torch.tensor([0.3, 0.0, -0.5, 0.0, 0.0])  # falls along x alone
+    for derivatives in (torch.zeros(5), ridge):
+        step, determinant = newton(derivatives)
+        assert step.tolist() == [0, 0]
+        assert float(determinant) == 0
+
+
 def test_negative_maps_and_spikes_are_finite() -> None:
     maps = -torch.rand(1, 4, 12, 12, generator=torch.Generator().manual_seed(2))
     maps[0, 1:] = 0

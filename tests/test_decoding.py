@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import torch
 
 from coordreg.coords import to_pixels
 from coordreg.dark import Dark
@@ -67,11 +66,3 @@ def test_printed_numbers_are_told_from_others() -> None:
     assert decoding._near(3.654, 3.6)
     assert not decoding._near(25.6, 25.1)
     assert not decoding._near(1.91, 1.8)
-
-
-def test_every_decoder_reads_a_batch_of_scenes() -> None:
-    maps, at = Scene(noise=0.02).draw(64)
-    for decoder in DECODERS.values():
-        found = to_pixels(decoder(maps).coords, (31, 31))[0]
-        assert float((found - at).abs().max()) < 3
-        assert torch.equal(decoder(maps).coords, decoder(maps.clone()).coords)

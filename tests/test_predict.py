@@ -11,7 +11,7 @@ from PIL import Image
 
 from coordreg import predict
 from coordreg.backbones.resnet import ResNet, head, trunk_channels
-from coordreg.data.skeletons import COCO17, MPII16, Skeleton
+from coordreg.data.skeletons import COCO17, H36M17, MPII16, Skeleton
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap
 from coordreg.method import Estimator
 from coordreg.predict import Predictor, people_of, predict_files, predict_people, read_boxes
@@ -47,6 +47,7 @@ def test_each_person_is_predicted_from_their_own_crop() -> None:
 def test_doubles_go_where_there_are_sigmas() -> None:
     twice = [*BOXES, (BOXES[0][0], 0.4)]
     assert len(predict_people(predictor(), IMAGE, twice)) == 3
+    assert len(predict_people(predictor(H36M17), IMAGE, twice)) == 3  # 17 joints, but not COCO's
     kept = predict_people(predictor(COCO17), IMAGE, twice)
     assert len(kept) == 2
     assert {person.box for person in kept} == {box for box, _ in BOXES}
@@ -54,11 +55,54 @@ def test_doubles_go_where_there_are_sigmas() -> None:
     assert double.score == pytest.approx(0.5 * float(double.joint_scores[double.joint_scores > 0.2].mean()))
 
 
+def test_the_area_of_a_double_is_the_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def watch(points: torch.Tensor, scores: torch.Tensor, area: torch.Tensor) -> list[int]:
+        seen.extend(area.tolist())
+        return list(range(len(points)))
+
+    monkeypatch.setattr(predict, "suppress", watch)
+    predict_people(predictor(COCO17), IMAGE, [((10.0, 10.0, 30.0, 60.0), 1.0)])
+    assert seen == [75.0**2]
+
+
+def test_low_scores_are_averaged_whole() -> None:
+    network = predictor()
+    head_ = network.estimator.head
+    torch.nn.init.constant_(head_.final.weight, 0.0)
+    torch.nn.init.constant_(head_.final.bias, 0.1)
+    assert predict_people(network, IMAGE, BOXES)[0].score == pytest.approx(0.9 * 0.1)
+
+
+def test_a_detector_gives_what_its_network_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stub(torch.nn.Module):
+        def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+            assert [tuple(image.shape) for image in images] == [(3, 90, 140)]
+            assert not self.training
+            return [
+                {"boxes": torch.tensor([[1.0, 2, 11, 22]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.7])}
+            ]
+
+    monkeypatch.setattr(predict, "published", lambda name, example: {})
+    monkeypatch.setattr(predict, "fasterrcnn_resnet50_fpn_v2", lambda **kwargs: Stub())
+    assert predict.Detector()(IMAGE) == [((0.5, 1.5, 10.0, 20.0), pytest.approx(0.7))]
+    assert predict.Detector(least=0.8)(IMAGE) == []
+
+
 def test_boxes_are_read_from_a_file_and_mistakes_named(tmp_path: Path) -> None:
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps({"a.png": [[1, 2, 30, 40, 0.7], [5, 6, 10, 12]], "b.png": []}))
     assert read_boxes(path) == {"a.png": [((1, 2, 30, 40), 0.7), ((5, 6, 10, 12), 1.0)], "b.png": []}
-    for text in ("[1, 2]", '{"a.png": [[1, 2, 3]]}', '{"a.png": [["x", 2, 3, 4]]}', "{"):
+    wrong = (
+        "[[1, 2, 3]]",
+        '[["x", 2, 3, 4]]',
+        '[{"bbox": [1, 2, 3, 4]}]',
+        '["1234"]',
+        "[[1, 2, 3, 4, 5, 6]]",
+        "[[1, 2, 0, 4]]",
+    )
+    for text in ("[1, 2]", "{", '{"a.png": [[1, 2, NaN, 4]]}', *(f'{{"a.png": {rows}}}' for rows in wrong)):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"boxes\.json: not a file of boxes .*expected"):
             read_boxes(path)

@@ -22,8 +22,8 @@ def fake(dark: float) -> dict[str, object]:
                      "DARK": {"wall": 9.0, "own": 2 * dark}}
         for batch in (1, 32)
     }  # fmt: skip
-    return {"network": "HRNet-W32", "size": [128, 96], "seconds": seconds, "made": MADE,
-            "code": fingerprint(*speed.READERS.values())}  # fmt: skip
+    return {"network": "HRNet-W32", "size": [128, 96], "seconds": seconds, "made": MADE, "repeats": 9,
+            "code": fingerprint(*speed.MEASURED)}  # fmt: skip
 
 
 def test_everything_is_timed_by_batch() -> None:
@@ -44,6 +44,9 @@ def test_the_row_follows_from_what_was_measured(folder: Path) -> None:
     assert "a test, one thread, HRNet-W32 at 128 x 96; the paper's 360 to 320 fps are 12.5%" in row.note
     measured.write("speed-gpu", fake(0.03))
     assert not speed.exact()["dark-speed"].matches
+    measured.write("speed-gpu", {**fake(0.001), "repeats": 3})
+    assert "3 rounds is not judged" in speed.exact()["dark-speed"].note
+    measured.write("speed-gpu", fake(0.03))
     assert "one thread" not in speed.exact()["dark-speed"].note
 
 

@@ -21,7 +21,7 @@ from coordreg.spec import Spec, spec
 
 #: What the joint's position becomes before its Gaussian is drawn: int(x + 0.5) as in the published codes, or nothing.
 ENCODINGS = {"biased": "int", "unbiased": "none"}
-#: Widths of the blur in cells beside that of the target, which is the paper's choice; 0 is no blur.
+#: Widths of the blur in cells that are tried beside that of the target, which is the paper's choice, and none.
 WIDTHS = (0.5, 2.0)
 #: Learning rates chosen by the AUC on the validation figures (experiment dark-rates), with chapter 2's list and seed.
 CHOSEN: dict[str, dict[str, float]] = {"cpu": {}}

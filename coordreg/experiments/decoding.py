@@ -1,7 +1,7 @@
 """Chapter 6: rows that are counted or computed on maps whose truth is known; nothing is trained here.
 
-`exact()` returns the checks by row. The maps are Gaussians at places spread evenly over one cell: clean, with noise,
-cut off by the border, or with a second peak. What each decoder makes of them is the error of decoding alone.
+`exact()` returns the checks by row. The maps are Gaussians at random places within one cell: clean, with noise,
+cut off by the border, or with a second one beside it. What each decoder makes of them is the error of decoding alone.
 """
 
 import math
@@ -60,7 +60,7 @@ class Scene:
         g = torch.Generator().manual_seed(seed)
         at = torch.rand(count, 2, generator=g, dtype=torch.float64) - 0.5 + self.size // 2
         if self.border is not None:
-            at[:, 0] = self.border - 0.5 + 0.0 * at[:, 0]
+            at[:, 0] = self.border - 0.5
         maps = self._bump(at)
         if self.second:
             angle = 2 * math.pi * torch.rand(count, generator=g, dtype=torch.float64)

@@ -38,7 +38,9 @@ def distances(path: Path) -> Float[Tensor, "N 16"]:
     Raises FileNotFoundError, and ValueError for a file without predictions.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; it is gt_valid.mat of the published codes' evaluation")
+        raise FileNotFoundError(
+            f"{path} is not there; it is gt_valid.mat of HRNet's and SimpleBaseline's MPII evaluation, under this name"
+        )
     stored = loadmat(path)
     wanted = ("pos_pred_src", "pos_gt_src", "jnt_missing", "headboxes_src")
     absent = [name for name in wanted if name not in stored]

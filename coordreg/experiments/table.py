@@ -86,14 +86,17 @@ class Results:
         return text + (f" {self.note}" if self.note else "")
 
 
-def results(name: str, profile: str = "published", *, workers: int | None = None) -> Results:
+def results(name: str, profile: str = "published", *, workers: int | None = None, smoke: bool = True) -> Results:
     """Records of an experiment.
 
     "published": the highest profile for which every run and seed is recorded; trains nothing. Any other profile: its
     records, training what is missing; an experiment whose data are not on this machine comes back as not run. Records
     that are no evidence, made from a fixture or from a part of the data, are never published; elsewhere a warning and
-    the caption say what they are.
+    the caption say what they are. smoke: False leaves the experiment out of the smoke profile, so that the test of a
+    page need not train every table of it.
     """
+    if profile == "smoke" and not smoke:
+        return Results(name, None, (), "Left out of the smoke profile.")
     if profile == "published":
         for candidate in PUBLISHED:
             if found := _published(name, candidate):
@@ -118,13 +121,11 @@ def results(name: str, profile: str = "published", *, workers: int | None = None
 def together(*names: str, profile: str = "published", smoke: bool = True) -> list[Results]:
     """Results of experiments that are compared with each other, all from one profile.
 
-    "published": the highest profile that all of them have complete; without one, none of them is shown. smoke: False
-    leaves them out of the smoke profile, so that the test of a page need not train every table of it.
+    "published": the highest profile that all of them have complete; without one, none of them is shown. smoke: as for
+    `results`.
     """
-    if profile == "smoke" and not smoke:
-        return [Results(name, None, (), "Left out of the smoke profile.") for name in names]
     if profile != "published":
-        return [results(name, profile) for name in names]
+        return [results(name, profile, smoke=smoke) for name in names]
     for candidate in PUBLISHED:
         found = [_published(name, candidate) for name in names]
         if all(found):

@@ -168,8 +168,8 @@ def average_precision(
 ) -> dict[str, float]:
     """The ten numbers of `coco_ap.NAMES`, from 0 to 1; NaN where there is no person of that size.
 
-    image_ids: the pictures that count; None: all that have a person or a detection. Raises ValueError for another
-    number of joints than of sigmas.
+    image_ids: the pictures that count; None: all that have a person or a detection. Raises ValueError if the number of
+    joints differs from that of the sigmas.
     """
     joints = {truth.keypoints.shape[1], detections.keypoints.shape[1], len(sigmas)}
     if len(joints) != 1 and len(truth.keypoints) and len(detections.keypoints):
