@@ -73,10 +73,17 @@ _CSS = """
 .dragged .ground { fill: var(--pst-color-surface, #f1eee7); }
 .dragged .cell { fill: var(--hot, #e8711a); stroke: var(--card-edge, #e3dfd6); stroke-width: 0.5; }
 .dragged .truth { stroke: var(--ink, #1b2430); stroke-width: 2; fill: none; }
-.dragged .argmax { fill: none; stroke: var(--c-argmax, #b2352b); stroke-width: 2.5; }
-.dragged .quarter { fill: var(--c-quarter, #0b7285); }
-.dragged .dark { fill: var(--c-sign, #1a49b9); }
-.dragged .mean { fill: var(--c-second, #2f7d32); }
+.dragged { --largest: var(--c-argmax, #b2352b); --quarter: var(--c-second, #2b8a58); --dark: var(--c-sign, #1a49b9); }
+.dragged { --mean: #7a3fb0; }
+html[data-theme="dark"] .dragged { --mean: #c3a3f2; }
+.dragged circle.argmax { fill: none; stroke: var(--largest); stroke-width: 2.5; }
+.dragged rect.quarter { fill: var(--quarter); }
+.dragged circle.dark { fill: var(--dark); }
+.dragged path.mean { fill: var(--mean); }
+.dragged .key.argmax { background: var(--largest); }
+.dragged .key.quarter { background: var(--quarter); }
+.dragged .key.dark { background: var(--dark); }
+.dragged .key.mean { background: var(--mean); }
 .dragged .controls {
   display: grid;
   grid-template-columns: max-content 1fr 3rem;
@@ -185,8 +192,7 @@ _SCRIPT = """
     for (const title of ["read by", "x", "y", "error, cells"]) make(head, "th", { scope: "col" }, title);
     for (const name of NAMES) {
       const line = make(body, "tr", {}), first = make(line, "td", {});
-      const key = make(first, "span", { class: "key" });
-      key.style.background = getComputedStyle(marks[name])[name === "argmax" ? "stroke" : "fill"];
+      make(first, "span", { class: `key ${name.toLowerCase()}` });
       first.append(SAID[name]);
       row[name] = [make(line, "td", {}), make(line, "td", {}), make(line, "td", {})];
     }
