@@ -340,6 +340,7 @@ def test_four_readings_of_the_dragged_peak_agree_with_the_library(
             "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })) }", value
         )
     state = root.evaluate("e => e.peak")
+    root.locator("svg").scroll_into_view_if_needed()
     box = root.locator("svg").bounding_box()
     page.mouse.click(box["x"] + 3.5 / 16 * box["width"], box["y"] + 4.5 / 11 * box["height"])
     moved = root.evaluate("e => e.peak")
