@@ -1,6 +1,5 @@
 """HRNet, SimpleBaseline, MobileNet-V2: published counts to the last parameter, what flows between branches."""
 
-import urllib.error
 from pathlib import Path
 
 import pytest
@@ -164,20 +163,6 @@ def test_mobilenet_is_torchvisions_without_its_classifier() -> None:
     torch.testing.assert_close(theirs.classifier(features.mean((-2, -1))), theirs(images))
     assert parameters(ours) == parameters(theirs) - 1281 * 1000
     assert MobileNetV2(0.35)(images).shape == (2, 1280, 2, 3)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch's cache in an empty folder, and no network."""
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise urllib.error.URLError("Name or service not known")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.urlopen", refuse)
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
 
 
 def test_mobilenets_weights_from_the_cache_and_without_it(cache: Path) -> None:

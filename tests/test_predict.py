@@ -1,7 +1,6 @@
 """Several people in a picture: boxes from a file or a detector, one crop each, the doubles of COCO's people dropped."""
 
 import json
-import urllib.error
 from pathlib import Path
 
 import numpy as np
@@ -134,11 +133,6 @@ def test_files_hold_everybody(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "two-joints.png").stat().st_size > 1000
 
 
-def test_a_detector_without_weights_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise urllib.error.URLError("Name or service not known")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.urlopen", refuse)
+def test_a_detector_without_weights_says_what_to_do(cache: Path) -> None:
     with pytest.raises(ValueError, match=r"FasterRCNN.* are not in torch's cache .*TORCH_HOME"):
         predict.Detector()

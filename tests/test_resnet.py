@@ -1,7 +1,6 @@
 """Residual networks and heads: published parameter counts, sizes, torchvision's own outputs, weights offline."""
 
 import os
-import urllib.error
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,20 +122,6 @@ def test_bad_options_are_refused(make: Any, message: str) -> None:
 
 NAME = "ResNet18_Weights.IMAGENET1K_V1"
 FILE = "resnet18-f37072fd.pth"
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch's cache in an empty folder, and no network."""
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise urllib.error.URLError("Name or service not known")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.urlopen", refuse)
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
 
 
 def test_weights_without_a_network_say_what_to_do(cache: Path) -> None:

@@ -11,7 +11,6 @@ a curve of precision over recall, which is made monotone and read at 101 recalls
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -208,11 +207,4 @@ def average_precision(
     return {name: values[name] for name in NAMES}
 
 
-def read_truth(path: Path | str) -> People:
-    """The annotations of a file person_keypoints_*.json as arrays. Needs pycocotools only for its checks."""
-    from coordreg.data.coco import index
-
-    return people(index(Path(path)).dataset["annotations"])
-
-
-__all__ = ["Found", "People", "average_precision", "found", "people", "read_truth"]
+__all__ = ["Found", "People", "average_precision", "found", "people"]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coordreg.plots.widgets import widget
+
 Array = NDArray[np.float64]
 
 
@@ -51,21 +53,10 @@ class Peak:
 
     def _repr_html_(self) -> str:
         names = ("x", "y", "sigma", "noise", "second", "columns", "rows")
-        knobs = " ".join(f'data-{name}="{getattr(self, name):g}"' for name in names)
-        return f'<div class="dragged" {knobs}>{self!r}</div><style>{_CSS}</style><script>{_SCRIPT}</script>'
+        return widget("dragged", {name: getattr(self, name) for name in names}, repr(self), _CSS, _SCRIPT)
 
 
 _CSS = """
-.dragged {
-  margin: 0.4rem 0;
-  padding: 0.9rem 1.1rem 0.7rem;
-  background: var(--card, #fbfaf7);
-  border: 1px solid var(--card-edge, #e3dfd6);
-  border-radius: 10px;
-  font-family: var(--sans, sans-serif);
-  font-size: 0.9rem;
-  color: var(--ink, #1b2430);
-}
 .dragged svg {
   display: block; width: 100%; max-width: 40rem; height: auto; margin: 0 auto;
   touch-action: none; cursor: grab; user-select: none;
@@ -84,16 +75,6 @@ html[data-theme="dark"] .dragged { --mean: #c3a3f2; }
 .dragged .key.quarter { background: var(--quarter); }
 .dragged .key.dark { background: var(--dark); }
 .dragged .key.mean { background: var(--mean); }
-.dragged .controls {
-  display: grid;
-  grid-template-columns: max-content 1fr 3rem;
-  gap: 0.25rem 0.7rem;
-  align-items: center;
-  margin-top: 0.6rem;
-}
-.dragged .controls label { margin: 0; }
-.dragged .controls input { width: 100%; accent-color: var(--pst-color-primary, #24558f); }
-.dragged .controls output { text-align: right; font-variant-numeric: tabular-nums; }
 .dragged table { margin: 0.6rem auto 0; font-variant-numeric: tabular-nums; border-collapse: collapse; }
 .dragged td, .dragged th { padding: 0.1rem 0.7rem; text-align: right; border: 0; }
 .dragged th:first-child, .dragged td:first-child { text-align: left; }
@@ -101,17 +82,9 @@ html[data-theme="dark"] .dragged { --mean: #c3a3f2; }
 """
 
 _SCRIPT = """
-(function () {
-  "use strict";
-  const NS = "http://www.w3.org/2000/svg", U = 30;
+  const U = 30;
   const NAMES = ["argmax", "quarter", "DARK", "mean"];
   const SAID = { argmax: "largest cell", quarter: "quarter shift", DARK: "DARK", mean: "mean" };
-  function make(parent, name, attributes, text, drawn) {
-    const e = drawn ? document.createElementNS(NS, name) : document.createElement(name);
-    for (const key in attributes) e.setAttribute(key, attributes[key]);
-    if (text !== undefined) e.textContent = text;
-    return parent.appendChild(e);
-  }
   function paint(s) {
     const m = [];
     for (let y = 0; y < s.rows; y++) {
@@ -157,7 +130,7 @@ _SCRIPT = """
     return { m, argmax: [cx, cy], quarter, DARK: dark, mean: [mx / mass, my / mass] };
   }
   function build(root, number) {
-    const s = {}, inputs = {};
+    const s = {};
     for (const key of ["x", "y", "sigma", "noise", "second", "columns", "rows"]) s[key] = Number(root.dataset[key]);
     root.dataset.ready = "yes";
     root.replaceChildren();
@@ -174,19 +147,10 @@ _SCRIPT = """
       mean: make(svg, "path", { class: "mean" }, undefined, true),
       DARK: make(svg, "circle", { class: "dark", r: 5 }, undefined, true),
     };
-    const controls = make(root, "div", { class: "controls" });
     const knobs = [["x", "Joint, across", 0, s.columns - 1, 0.05], ["y", "Joint, down", 0, s.rows - 1, 0.05],
       ["sigma", "Width, \u03c3", 0.6, 2.5, 0.1], ["noise", "Noise", 0, 0.6, 0.02],
       ["second", "Second peak", 0, 1, 0.02]];
-    knobs.forEach(([name, label, min, max, step]) => {
-      const id = `dragged-${number}-${name}`;
-      make(controls, "label", { for: id }, label);
-      const input = make(controls, "input", { type: "range", id, min, max, step, "data-name": name });
-      input.value = s[name];
-      input.output = make(controls, "output", { for: id });
-      input.addEventListener("input", () => { s[name] = Number(input.value); draw(); });
-      inputs[name] = input;
-    });
+    const inputs = sliders(root, `dragged-${number}`, knobs, s, draw);
     const table = make(root, "table", {}), body = make(table, "tbody", {}), row = {};
     const head = make(body, "tr", {});
     for (const title of ["read by", "x", "y", "error, cells"]) make(head, "th", { scope: "col" }, title);
@@ -227,7 +191,6 @@ _SCRIPT = """
     draw();
   }
   document.querySelectorAll("div.dragged:not([data-ready])").forEach(build);
-})();
 """
 
 __all__ = ["Peak"]

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from coordreg.plots.look import COLOURS, INK, MUTED, PAPER, RULE, axes
 from coordreg.plots.pictures import Array, _bare, _extent, _mark, array
+from coordreg.plots.widgets import widget
 
 #: Blue: pushed down. Red: pushed up. Paper: left alone.
 PULL = LinearSegmentedColormap.from_list("coordreg-pull", ["#14408f", "#6f93cf", PAPER, "#e08468", "#9c2013"])
@@ -177,50 +178,21 @@ class TwoBumps:
 
     def _repr_html_(self) -> str:
         names = ("joint", "place", "share", "width", "cells")
-        knobs = " ".join(f'data-{name}="{getattr(self, name):g}"' for name in names)
-        return f'<div class="bumps" {knobs}>{self!r}</div><style>{_CSS}</style><script>{_SCRIPT}</script>'
+        return widget("bumps", {name: getattr(self, name) for name in names}, repr(self), _CSS, _SCRIPT)
 
 
 _CSS = """
-.bumps {
-  margin: 0.4rem 0;
-  padding: 0.9rem 1.1rem 0.7rem;
-  background: var(--card, #fbfaf7);
-  border: 1px solid var(--card-edge, #e3dfd6);
-  border-radius: 10px;
-  font-family: var(--sans, sans-serif);
-  font-size: 0.9rem;
-  color: var(--ink, #1b2430);
-}
 .bumps svg { display: block; width: 100%; height: auto; touch-action: none; cursor: ew-resize; user-select: none; }
 .bumps .cell { fill: var(--hot, #e8711a); }
 .bumps text { fill: var(--ink, #1b2430); font-size: 14px; text-anchor: middle; }
 .bumps line { stroke: var(--pst-color-text-muted, #57616f); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .bumps .mode { fill: var(--c-argmax, #b2352b); }
 .bumps .mean { fill: var(--c-sign, #1a49b9); }
-.bumps .controls {
-  display: grid;
-  grid-template-columns: max-content 1fr 3rem;
-  gap: 0.25rem 0.7rem;
-  align-items: center;
-  margin-top: 0.5rem;
-}
-.bumps .controls label { margin: 0; }
-.bumps .controls input { width: 100%; accent-color: var(--pst-color-primary, #24558f); }
-.bumps .controls output { text-align: right; font-variant-numeric: tabular-nums; }
 .bumps p { margin: 0.5rem 0 0; }
 """
 
 _SCRIPT = """
-(function () {
-  "use strict";
-  const NS = "http://www.w3.org/2000/svg", U = 30, H = 150;
-  function make(parent, name, attributes, text, drawn) {
-    const e = drawn ? document.createElementNS(NS, name) : document.createElement(name);
-    for (const key in attributes) e.setAttribute(key, attributes[key]);
-    if (text !== undefined) e.textContent = text;
-    return parent.appendChild(e);
-  }
+  const U = 30, H = 150;
   function bump(n, at, s) {
     const g = Array.from({ length: n }, (_, i) => Math.exp(-0.5 * ((i - at) / s) ** 2));
     const sum = g.reduce((a, b) => a + b);
@@ -232,7 +204,7 @@ _SCRIPT = """
     return { p, mode: p.indexOf(Math.max(...p)), mean: p.reduce((sum, v, i) => sum + i * v, 0) };
   }
   function build(root, number) {
-    const n = Number(root.dataset.cells), joint = Number(root.dataset.joint), state = {}, inputs = {};
+    const n = Number(root.dataset.cells), joint = Number(root.dataset.joint), state = {};
     for (const key of ["place", "share", "width"]) state[key] = Number(root.dataset[key]);
     root.dataset.ready = "yes";
     root.replaceChildren();
@@ -243,18 +215,9 @@ _SCRIPT = """
     const mode = make(svg, "rect", { class: "mode", width: 16, height: 16, y: H + 6 }, undefined, true);
     const mean = make(svg, "circle", { class: "mean", r: 8, cy: H + 14 }, undefined, true);
     const names = ["mode", "mean"].map((name) => make(svg, "text", { y: H + 42 }, name, true));
-    const controls = make(root, "div", { class: "controls" });
     const knobs = [["place", "Second bump at", 0, n - 1, 0.1], ["share", "Its share of the mass", 0, 1, 0.01],
       ["width", "Width, \u03c3", 0.6, 4, 0.1]];
-    knobs.forEach(([name, label, min, max, step]) => {
-      const id = `bumps-${number}-${name}`;
-      make(controls, "label", { for: id }, label);
-      const input = make(controls, "input", { type: "range", id, min, max, step, "data-name": name });
-      input.value = state[name];
-      input.output = make(controls, "output", { for: id });
-      input.addEventListener("input", () => { state[name] = Number(input.value); draw(); });
-      inputs[name] = input;
-    });
+    const inputs = sliders(root, `bumps-${number}`, knobs, state, draw);
     const said = make(root, "p", {});
     function draw() {
       const found = read(n, joint, state), top = Math.max(...found.p);
@@ -287,7 +250,6 @@ _SCRIPT = """
     draw();
   }
   document.querySelectorAll("div.bumps:not([data-ready])").forEach(build);
-})();
 """
 
 __all__ = ["PULL", "TwoBumps", "flow", "maxima", "mode_and_mean", "not_run", "pull"]
