@@ -12,7 +12,7 @@ import torch
 from coordreg import running
 from coordreg.baseline import Blind, MeanPose, OnePose
 from coordreg.coords import to_pixels
-from coordreg.experiments import dsnt, heatmap, integral, names, runs, stn
+from coordreg.experiments import dsnt, heatmap, integral, names, runs, stn, table
 from coordreg.experiments.table import results
 from coordreg.heatmap import Argmax, QuarterSecond
 from coordreg.method import Estimator
@@ -197,6 +197,24 @@ def test_published_takes_the_highest_complete_profile_and_trains_nothing(monkeyp
     assert "not run" in nothing.caption
     with pytest.raises(ValueError, match="16 px"):
         nothing.of("16 px")
+
+
+def test_an_experiment_that_is_under_way_is_not_called_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = execute(_runs()[0], "smoke", progress=False)
+    some = runs("heatmap-resolution", "cpu")
+    there = {run.key for run in some[:2]}
+
+    def find(run: Run, profile: str) -> Record | None:
+        return made if profile == "cpu" and run.key in there else None
+
+    monkeypatch.setattr(table, "find", find)
+    text = f"heatmap-resolution: 2 of {len(some)} runs of the cpu profile are recorded."
+    assert results("heatmap-resolution").caption == f"{text} No profile has all its records."
+    both = table.together("heatmap-resolution", "heatmap-losses")
+    assert both[0].caption == f"{text} No profile has all the records of this comparison."
+    assert both[1].caption.startswith("heatmap-losses: not run.")
+    monkeypatch.setattr(table, "doubt", lambda _: "made from a fixture")
+    assert results("heatmap-resolution").caption.startswith("heatmap-resolution: not run.")
 
 
 def test_data_that_are_not_there_read_as_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

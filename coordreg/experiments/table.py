@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coordreg.experiments import runs
 from coordreg.experiments.recipes import doubt, here
-from coordreg.records import PROFILES, Record, Run, complete
+from coordreg.records import PROFILES, Record, Run, complete, find
 from coordreg.running import run_all
 from coordreg.spec import digest
 
@@ -22,7 +22,7 @@ PUBLISHED = ("paper", "gpu", "cpu")
 
 @dataclass(frozen=True)
 class Results:
-    """The records of an experiment. profile: the one they come from, or None where it was not run (then `why`).
+    """The records of an experiment. profile: the one they come from, or None where none is shown (then state, why).
 
     note: what a reader must be told beside the numbers, such as that they come from a fixture.
     """
@@ -32,6 +32,7 @@ class Results:
     records: tuple[Record, ...]
     why: str = ""
     note: str = ""
+    state: str = "not run"
 
     @property
     def labels(self) -> list[str]:
@@ -74,7 +75,7 @@ class Results:
     def caption(self) -> str:
         """Where the numbers come from, in words."""
         if self.profile is None:
-            return f"{self.experiment}: not run. {self.why}"
+            return f"{self.experiment}: {self.state}. {self.why}"
         first = self.records[0]
         seeds = len({r["config"]["seed"] for r in self.records})
         stale = sum(bool(r.stale) for r in self.records)
@@ -101,7 +102,7 @@ def results(name: str, profile: str = "published", *, workers: int | None = None
         for candidate in PUBLISHED:
             if found := _published(name, candidate):
                 return found
-        return Results(name, None, (), "No profile has all its records.")
+        return Results(name, None, (), "No profile has all its records.", state=_state(name))
     declared = wanted = runs(name, profile)
     workers = workers or int(os.environ.get("COORDREG_WORKERS", "1"))
     try:
@@ -130,7 +131,8 @@ def together(*names: str, profile: str = "published", smoke: bool = True) -> lis
         found = [_published(name, candidate) for name in names]
         if all(found):
             return [one for one in found if one]
-    return [Results(name, None, (), "No profile has all the records of this comparison.") for name in names]
+    why = "No profile has all the records of this comparison."
+    return [Results(name, None, (), why, state=_state(name)) for name in names]
 
 
 def _published(name: str, profile: str) -> Results | None:
@@ -143,6 +145,21 @@ def _published(name: str, profile: str) -> Results | None:
         return None
     found = run_all(wanted, profile)
     return None if any(map(doubt, found)) else Results(name, profile, _one_data_set(found))
+
+
+def _state(name: str) -> str:
+    """How far an experiment has come that is not shown: "not run", or the runs of the profile with the largest share."""
+    furthest, state = 0.0, "not run"
+    for profile in PUBLISHED:
+        try:
+            wanted = runs(name, profile)
+        except ValueError:  # the experiment has no such profile
+            continue
+        found = [find(run, profile) for run in wanted]
+        made = sum(record is not None and not doubt(record) for record in found)
+        if made > furthest * len(wanted):
+            furthest, state = made / len(wanted), f"{made} of {len(wanted)} runs of the {profile} profile are recorded"
+    return state
 
 
 def _note(declared: Sequence[Run], records: Sequence[Record]) -> str:
