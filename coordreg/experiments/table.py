@@ -148,7 +148,7 @@ def _published(name: str, profile: str) -> Results | None:
 
 
 def _state(name: str) -> str:
-    """How far an experiment has come that is not shown: "not run", or the runs of the profile with the largest share."""
+    """How far an experiment that is not shown has come: "not run", or how many runs its furthest profile has."""
     furthest, state = 0.0, "not run"
     for profile in PUBLISHED:
         try:
