@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.rows import ROWS
-from benchmarks.timing import Row, Sizes, table
+from benchmarks.timing import MissingError, Row, Sizes, table
 from coordreg.train import atomic
 
 
@@ -32,7 +32,11 @@ def main(arguments: Sequence[str] | None = None, sizes: Sizes | None = None) -> 
     rows: list[Row] = []
     for name in options.only or ROWS:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        row = ROWS[name](sizes)
+        try:
+            row = ROWS[name](sizes)
+        except MissingError as error:
+            print(f"{name}: left out, {error}", file=sys.stderr)
+            continue
         if row is None:
             print(f"{name}: left out, its part of the library is not there", file=sys.stderr)
         else:

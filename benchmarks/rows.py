@@ -1,5 +1,6 @@
 """The rows of the table. Each function measures one operation against its peer and checks that both agree."""
 
+import time
 from collections.abc import Callable
 from multiprocessing import get_context
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from benchmarks import loops
+from benchmarks.rows_ap import AP
 from benchmarks.rows_expectation import EXPECTATION
 from benchmarks.timing import Row, Sizes, interleave
 from coordreg.backbones.resnet import DeconvHead, ResNet
@@ -47,7 +49,9 @@ def quarter_shift(s: Sizes) -> Row:
     found = decoder(maps)
     correct = np.allclose(to_pixels(found.coords, s.size).numpy(), points, atol=1e-3)
     correct = correct and np.array_equal(found.score.numpy(), score)
-    ours, theirs = interleave([lambda: decoder(maps), lambda: loops.quarter_shift(grid)], 2 * s.repeats)
+    ours, theirs = interleave(
+        [lambda: decoder(maps), lambda: loops.quarter_shift(grid)], 4 * s.repeats, clock=time.thread_time
+    )
     return Row("quarter shift", "per-joint loop (HRNet's way)", theirs / ours, 9, 12, ours, theirs, correct)
 
 
@@ -68,7 +72,7 @@ def dark(s: Sizes) -> Row:
     peaked = decoder(maps).score.numpy() > 0.5
     correct = bool(peaked.any())
     correct = correct and np.allclose(ours().numpy()[peaked], loops.dark(grid, kernel, pixels)[peaked], atol=1e-3)
-    fast, slow = interleave([ours, lambda: loops.dark(grid, kernel, pixels)], s.repeats)
+    fast, slow = interleave([ours, lambda: loops.dark(grid, kernel, pixels)], 2 * s.repeats, clock=time.thread_time)
     return Row("DARK decode with affine", "per-heatmap loop (DarkPose's way)", slow / fast, 35, 60, fast, slow, correct)
 
 
@@ -211,6 +215,7 @@ ROWS: dict[str, Callable[[Sizes], Row | None]] = {
     "unbiased-targets": unbiased_targets,
     "kornia-targets": kornia_targets,
     **EXPECTATION,
+    **AP,
     "training": training,
     "rendering-1": lambda s: rendering(s, 1),
     "rendering-2": lambda s: rendering(s, 2),

@@ -27,11 +27,17 @@ class Sizes:
     channels: int = 16
     volumes: int = 8
     volume: tuple[int, int, int] = (64, 64, 64)
+    pictures: int = 5000
+    people: int = 10000
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the maps."""
         return self.height, self.width
+
+
+class MissingError(Exception):
+    """Raised by a row that cannot be measured here; says what is missing."""
 
 
 @dataclass(frozen=True)

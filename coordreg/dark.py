@@ -5,7 +5,7 @@ with a Gaussian (modulation), take logarithms, and step from the largest cell to
 neighbours. Encoding is the other half: `heatmap.Gaussian(rounding="none")` draws the target about the joint itself,
 `rounding="int"` about the nearest cell. Source: Zhang et al. 2020; equation numbers are the chapter's.
 
-`Dark` blurs 25 cells a map, of which its step uses 13. `modulate` blurs whole maps, as the paper writes it; it serves
+`Dark` blurs the 13 cells of a map that its step uses. `modulate` blurs whole maps, as the paper writes it; it serves
 the paper's equation 11, figures, and the tests as an oracle.
 """
 
@@ -93,6 +93,10 @@ STENCILS = torch.tensor(
     ],
     dtype=torch.float64,
 )
+#: The 13 of those 25 cells that some difference looks at, row by row; which of the 13 is the middle; their weights.
+CELLS = STENCILS.any(0).nonzero().flatten()
+MIDDLE = 6
+WEIGHTS = STENCILS[:, CELLS]
 
 
 def differences(logs: Float[Tensor, "*batch 5 5"]) -> Float[Tensor, "*batch 5"]:
@@ -114,15 +118,23 @@ def newton(derivatives: Float[Tensor, "*batch 5"]) -> tuple[Float[Tensor, "*batc
     return torch.where(step.isfinite(), step, 0), determinant
 
 
+def _squares(maps: Tensor, x: Tensor, y: Tensor, reach: int) -> Tensor:
+    """The squares of `window` as (n, n, B J), about the cells x, y (B, J); with the joints last every row is long."""
+    height, width = maps.shape[-2:]
+    whole = torch.int32 if maps.numel() < 2**31 else torch.int64
+    around = torch.arange(-reach, reach + 1, dtype=whole, device=maps.device).unsqueeze(-1)
+    first = torch.arange(0, maps.numel(), height * width, dtype=whole, device=maps.device)
+    columns, rows = x.flatten().to(whole) + around, y.flatten().to(whole) + around
+    column, row = columns.clamp(0, width - 1), rows.clamp(0, height - 1)
+    index = (row * width + first).unsqueeze(1) + column
+    values = maps.flatten().index_select(0, index.flatten()).view(index.shape)
+    return values.mul_((column == columns).to(values)).mul_((row == rows).to(values).unsqueeze(1))
+
+
 def window(maps: Float[Tensor, "B J H W"], cell: Int[Tensor, "B J 2"], reach: int) -> Float[Tensor, "B J n n"]:
     """Squares of n = 2 reach + 1 cells about `cell` (x, y), with zeros beyond the border."""
-    height, width = maps.shape[-2:]
-    around = torch.arange(-reach, reach + 1, device=maps.device)
-    columns, rows = cell[..., :1] + around, cell[..., 1:] + around
-    index = (rows * width).unsqueeze(-1) + columns.unsqueeze(-2)
-    values = maps.flatten(-2).gather(-1, index.flatten(-2).clamp_(0, height * width - 1)).view(index.shape)
-    within = ((columns >= 0) & (columns < width)).unsqueeze(-2), ((rows >= 0) & (rows < height)).unsqueeze(-1)
-    return values.mul_(within[0]).mul_(within[1])
+    x, y = cell.unbind(-1)
+    return _squares(maps, x, y, reach).movedim(-1, 0).unflatten(0, maps.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -159,38 +171,37 @@ class Dark:
         """(B, J, H, W) -> Points."""
         height, width = maps.shape[-2:]
         index, score = peak(maps)
-        cell = torch.stack([index % width, index // width], -1)
-        limits = torch.tensor([width, height], device=cell.device)
-        inside = ((cell > 1) & (cell < limits - 2)).all(-1)
-        derivatives = differences(self._near(maps, cell, score).log())
+        x, y = index % width, index // width
+        inside = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
+        derivatives = (WEIGHTS.to(maps) @ self._near(maps, x, y, score).log()).T.unflatten(0, index.shape)  # (B, J, 5)
         step, determinant = newton(derivatives)
         if self.saddle == "stay":
             inside = inside & (determinant > 0) & (derivatives[..., 2] < 0)
         if self.limit is not None:
             step = step.clamp(-self.limit, self.limit)
-        where = cell + torch.where(inside.unsqueeze(-1), step, 0)
+        where = torch.stack([x, y], -1) + torch.where(inside.unsqueeze(-1), step, 0)
         return Points(from_pixels(where, (height, width)), score)
 
-    def _near(self, maps: Tensor, cell: Tensor, score: Tensor) -> Tensor:
-        """The modulated map in 5 x 5 cells about its largest one, raised to the floor, (B, J, 5, 5)."""
+    def _near(self, maps: Tensor, x: Tensor, y: Tensor, score: Tensor) -> Tensor:
+        """The modulated map in the CELLS about its largest one (x, y), raised to the floor, (13, B J)."""
         if self.rescale == "range":
-            return window(modulate(maps, self.kernel, self.sigma, "range"), cell, 2).clamp_min(FLOOR)
-        raw = window(maps, cell, self.kernel // 2 + 2)
-        near = (raw.flatten(-2) @ _blur_window(self.kernel, self.sigma).to(maps)).unflatten(-1, (5, 5))
+            whole = modulate(maps, self.kernel, self.sigma, "range")
+            return _squares(whole, x, y, 2).flatten(0, 1)[CELLS].clamp_min(FLOOR)
+        raw = _squares(maps, x, y, self.kernel // 2 + 2).flatten(0, 1)
+        near = _blur_window(self.kernel, self.sigma).to(maps) @ raw
         if self.rescale == "none":
             return near.clamp_min(FLOOR)
         # raising the scaled map to the floor is raising this one to the floor over the scale
-        middle = near[..., 2, 2]
-        floor = torch.where((score > 0) & (middle > 0), FLOOR * middle / score, FLOOR)
-        return near.maximum(floor[..., None, None])
+        share = near[MIDDLE] / score.flatten()
+        return near.maximum(torch.where(share > 0, FLOOR * share, FLOOR))
 
 
 @cache
-def _blur_window(kernel: int, sigma: float | None) -> Float[Tensor, "m 25"]:
-    """What makes of m = (kernel + 4)^2 cells, row by row, the 5 x 5 blurred ones in their middle."""
+def _blur_window(kernel: int, sigma: float | None) -> Float[Tensor, "13 m"]:
+    """What makes of m = (kernel + 4)^2 cells, row by row, the blurred CELLS in their middle."""
     k = gaussian_kernel(kernel, sigma)
     band = torch.stack([F.pad(k, (i, 4 - i)) for i in range(5)])  # row i: the kernel about cell i - 2
-    return torch.kron(band, band).T.contiguous()
+    return torch.kron(band, band)[CELLS].contiguous()
 
 
 # -- the other codes' grids -------------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordreg.metrics import ap as fast
 from coordreg.metrics.coco_ap import NAMES
-from coordreg.metrics.oks import COCO_SIGMAS
+from coordreg.metrics.oks import COCO_SIGMAS, oks
 
 pytest.importorskip("pycocotools", reason="pycocotools is the peer")
 
@@ -114,6 +115,23 @@ def test_a_crowd_is_taken_by_many_and_counts_for_nobody() -> None:
     assert equal(with_crowds, slow(truth, results, 30))
     without = [a for a in truth if a not in crowds]
     assert with_crowds["AP"] > fast.average_precision(fast.people(without), fast.found(results))["AP"]
+
+
+def test_only_labelled_joints_are_looked_at() -> None:
+    """A detection's joint that nobody labelled may be anything, even no number; the rest is `oks`."""
+    truth, results = crowd_scene(14, 20)
+    labelled = [a for a in truth if 0 < a["num_keypoints"] < 17]
+    persons, those = fast.people(labelled), fast.found(results)
+    one, other = np.repeat(np.arange(len(results)), len(labelled)), np.tile(np.arange(len(labelled)), len(results))
+    seen = persons.keypoints[other, :, 2] > 0
+    each = those.take(one)._replace(image=np.arange(len(one)))
+    broken = each._replace(keypoints=np.where(seen[..., None], each.keypoints, np.nan))
+    got = fast._similarity(broken, persons, np.arange(len(one)), other, COCO_SIGMAS)
+    points, labels = torch.from_numpy(each.keypoints), torch.from_numpy(persons.keypoints[other, :, :2])
+    area = torch.from_numpy(persons.area[other])
+    np.testing.assert_allclose(got, oks(points, labels, area, weight=torch.from_numpy(seen).double()), rtol=1e-12)
+    assert len(got) > 100
+    assert got.max() > 0.5
 
 
 def test_two_people_by_hand() -> None:

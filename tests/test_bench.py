@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import loops, rows, rows_expectation  # noqa: E402
-from benchmarks.timing import Row, Sizes, interleave, table  # noqa: E402
+from benchmarks import loops, rows, rows_ap, rows_expectation  # noqa: E402
+from benchmarks.timing import MissingError, Row, Sizes, interleave, table  # noqa: E402
 
 TINY = Sizes(
     batch=2,
@@ -29,6 +29,8 @@ TINY = Sizes(
     channels=4,
     volumes=2,
     volume=(9, 12, 10),
+    pictures=30,
+    people=60,
 )
 
 
@@ -64,6 +66,44 @@ def test_each_row_of_soft_argmax_agrees_with_its_peer(name: str, must: float, ai
     assert found.correct
     assert (found.must, found.aim, found.limit, found.gate) == (must, aim, limit, True)
     assert found.ratio == pytest.approx(found.ours / found.theirs if limit else found.theirs / found.ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "peer", "must", "aim"), [("ap", "pycocotools", 10, 16), ("ap-faster", "faster_coco_eval", 3, 5)]
+)
+def test_each_row_of_ap_agrees_with_its_peer_in_ten_numbers(name: str, peer: str, must: float, aim: float) -> None:
+    pytest.importorskip(peer)
+    found = rows.ROWS[name](TINY)
+    assert found is not None
+    assert (found.must, found.aim, found.limit, found.gate, found.correct) == (must, aim, False, True, True)
+    assert found.ratio == pytest.approx(found.theirs / found.ours)
+    assert "30 images, 60 people" in found.operation
+    assert "ten numbers, difference" in found.note
+
+
+def test_another_ap_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pycocotools")
+    assert rows_ap._difference(float("nan"), float("nan")) == 0
+    assert rows_ap._difference(float("nan"), 0.5) == rows_ap._difference(0.5, float("nan")) == float("inf")
+    ours = rows_ap.average_precision
+    monkeypatch.setattr(rows_ap, "average_precision", lambda a, b: {k: v + 1e-9 for k, v in ours(a, b).items()})
+    found = rows.ROWS["ap"](TINY)
+    assert found is not None
+    assert found.verdict == "wrong"
+
+
+def test_drawn_scenes_hold_what_makes_matching_hard() -> None:
+    truth, results = rows_ap.scenes(Sizes(pictures=500, people=1000))
+    assert (len(truth), len(truth) / 500) == (1000, 2)
+    assert 3 < len(results) / 500 < 5
+    in_pictures = np.bincount([a["image_id"] for a in truth], minlength=501)[1:]
+    assert in_pictures.min() == 0 < 5 < in_pictures.max()
+    assert 0 < sum(a["iscrowd"] for a in truth) < 50
+    assert 50 < sum(a["num_keypoints"] == 0 for a in truth) < 200
+    assert len({r["score"] for r in results}) < len(results)  # some are equal
+    area = np.array([a["area"] for a in truth])
+    for low, high in ((0, 32**2), (32**2, 96**2), (96**2, 1e10)):
+        assert ((area > low) & (area < high)).sum() > 100
 
 
 def test_the_error_of_float32_is_a_row() -> None:
@@ -214,14 +254,20 @@ def test_the_command_prints_writes_and_fails_when_a_must_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slow = row(1.8, must=1.7, limit=True)
+
+    def away(sizes: Sizes) -> Row:
+        raise MissingError("the-peer is not installed")
+
     made = {"good": lambda s: row(2.0), "absent": lambda s: None, "bad": lambda s: row(0.5), "slow": lambda s: slow}
-    monkeypatch.setattr(command, "ROWS", made)
+    monkeypatch.setattr(command, "ROWS", made | {"away": away})
     out = tmp_path / "deep" / "bench.json"
-    assert command.main(["--only", "good", "absent", "--out", str(out)], TINY) == 0
+    assert command.main(["--only", "good", "absent", "away", "--out", str(out)], TINY) == 0
     report = json.loads(out.read_text())
     assert [r["verdict"] for r in report["rows"]] == ["must"]
     assert report["sizes"]["joints"] == 3
-    assert "absent: left out" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "absent: left out" in said.err
+    assert "away: left out, the-peer is not installed" in said.err
     assert command.main(["--repeats", "2", "--out", str(out)], TINY) == 1
     said = capsys.readouterr()
     assert "missed" in said.out

@@ -25,7 +25,9 @@ from coordreg.coords import (
     to_pixels,
 )
 from coordreg.dark import (
+    CELLS,
     FLOOR,
+    MIDDLE,
     Dark,
     DrawnOn,
     ReadOn,
@@ -175,6 +177,37 @@ def test_windows_are_zero_beyond_the_border() -> None:
     maps = torch.arange(1.0, 21).view(1, 1, 4, 5)
     found = window(maps, torch.tensor([[[0, 3]]]), 2)[0, 0]
     assert found.tolist() == [[0, 0, 6, 7, 8], [0, 0, 11, 12, 13], [0, 0, 16, 17, 18], [0] * 5, [0] * 5]
+
+
+@pytest.mark.parametrize("reach", [0, 1, 3, 7])
+def test_windows_of_any_layout_are_cut_from_the_padded_map(reach: int) -> None:
+    g = torch.Generator().manual_seed(reach)
+    maps, n = torch.rand(2, 3, 6, 5, generator=g), 2 * reach + 1
+    cell = torch.stack([torch.randint(0, k, (2, 3), generator=g) for k in (5, 6)], -1)
+    wide = torch.nn.functional.pad(maps, (reach,) * 4)
+    for given_as in (maps, maps.contiguous(memory_format=torch.channels_last), maps.flip(1).flip(1)):
+        found = window(given_as, cell, reach)
+        assert found.shape == (2, 3, n, n)
+        for b in range(2):
+            for j in range(3):
+                x, y = cell[b, j].tolist()
+                assert torch.equal(found[b, j], wide[b, j, y : y + n, x : x + n])
+    assert window(maps[:0], cell[:0], reach).shape == (0, 3, n, n)
+
+
+def test_thirteen_cells_of_a_window_matter_and_only_they() -> None:
+    logs = torch.zeros(25, 5, 5, dtype=torch.float64)
+    logs.flatten(1).fill_diagonal_(1)  # one cell at a time
+    used = differences(logs).ne(0).any(-1)
+    assert used.view(5, 5).int().tolist() == [
+        [0, 0, 1, 0, 0],
+        [0, 1, 1, 1, 0],
+        [1, 1, 1, 1, 1],
+        [0, 1, 1, 1, 0],
+        [0, 0, 1, 0, 0],
+    ]
+    assert CELLS.tolist() == used.nonzero().flatten().tolist()
+    assert CELLS[MIDDLE] == 12
 
 
 @settings(deadline=None, max_examples=25)

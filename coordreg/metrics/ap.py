@@ -97,24 +97,30 @@ def _pairs(image: Whole, owner: Whole) -> tuple[Whole, Whole]:
 def _similarity(found: Found, truth: People, one: Whole, other: Whole, sigmas: Sequence[float]) -> Array:
     """OKS of each pair. Without a labelled joint the distance is from the person's box, doubled to all sides."""
     variance = (2 * np.asarray(sigmas)) ** 2
-    apart = found.keypoints[one] - truth.keypoints[other, :, :2]
-    seen: Flags = truth.keypoints[other, :, 2] > 0
+    seen: Flags = truth.keypoints[..., 2] > 0
     blank: Flags = np.logical_not(seen.any(-1))
-    if blank.any():
-        low = (truth.box[:, :2] - truth.box[:, 2:])[other[blank], None]
-        high = (truth.box[:, :2] + 2 * truth.box[:, 2:])[other[blank], None]
-        at = found.keypoints[one[blank]]
-        apart[blank] = np.maximum(low - at, 0) + np.maximum(at - high, 0)
-        seen = seen | blank[:, None]
-    squared = (apart**2).sum(-1) / variance / (truth.area[other, None] + np.spacing(1)) / 2
-    return np.where(seen, np.exp(-squared), 0).sum(-1) / seen.sum(-1)
+    seen[blank] = True
+    apart = found.keypoints[one] - np.ascontiguousarray(truth.keypoints[..., :2])[other]
+    boxed = np.flatnonzero(blank[other])
+    if len(boxed):
+        low, high = truth.box[:, :2] - truth.box[:, 2:], truth.box[:, :2] + 2 * truth.box[:, 2:]
+        at, whom = found.keypoints[one[boxed]], other[boxed]
+        apart[boxed] = np.maximum(low[whom, None] - at, 0) + np.maximum(at - high[whom, None], 0)
+    apart *= apart
+    squared = (apart[..., 0] + apart[..., 1]) / variance
+    squared /= (truth.area + np.spacing(1))[other, None]
+    squared /= -2
+    return cast(Array, np.where(seen[other], np.exp(squared), 0).sum(-1) / seen.sum(-1)[other])
 
 
 def _match(rank: Whole, one: Whole, other: Whole, oks: Array, ignored: Flags, crowd: Flags) -> tuple[Flags, Flags]:
     """Let detections choose. rank: (N,). ignored: (A, G). Gives (A, T, N): matched, and matched to who does not count.
 
-    All detections of one rank choose at once, since no two of them share a picture.
+    All detections of one rank choose at once, since no two of them share a picture. Of all pairs few are alike enough
+    for the lowest threshold, and only those are looked at.
     """
+    alike = oks >= THRESHOLDS[0]
+    one, other, oks = one[alike], other[alike], oks[alike]
     sizes, taken = len(ignored), np.zeros((len(ignored), len(THRESHOLDS), len(crowd)), bool)
     matched = np.zeros((sizes, len(THRESHOLDS), len(rank)), bool)
     spared = matched.copy()
@@ -188,7 +194,8 @@ def average_precision(
     outside = (truth.area < SIZES[:, :1]) | (truth.area > SIZES[:, 1:])
     ignored = truth.ignored | outside
     matched, spared = _match(rank, one, other, oks, ignored, truth.crowd)
-    spread = np.ptp(detections.keypoints, 1).prod(-1) if len(rank) else np.zeros(0)
+    corners = detections.keypoints.transpose(1, 2, 0).copy()  # (J, 2, N): over long rows an extreme is quickly found
+    spread = np.ptp(corners, 0).prod(0) if len(rank) else np.zeros(0)
     strange = (spread < SIZES[:, :1]) | (spread > SIZES[:, 1:])
     counts = ~np.where(matched, spared, strange[:, None])
     by_score = np.argsort(-detections.score, kind="stable")
