@@ -2,6 +2,7 @@
 
 `exact()` returns the checks by row. The maps are Gaussians at random places within one cell: clean, with noise,
 cut off by the border, or with a second one beside it. What each decoder makes of them is the error of decoding alone.
+`misplaced` does the same for a whole code, with the grid that its cells lie on and its flip test.
 """
 
 import math
@@ -17,10 +18,11 @@ from coordreg.backbones.cost import giga, macs
 from coordreg.backbones.hourglass import Hourglasses, HourglassStem
 from coordreg.backbones.hrnet import HRNet
 from coordreg.backbones.resnet import ConvHead, DeconvHead, ResNet, parameters
-from coordreg.coords import Points, to_pixels
-from coordreg.dark import Dark
+from coordreg.coords import CENTRE, STRIDE, UNIT, Convention, Labels, Points, flip_labels, from_pixels, to_pixels
+from coordreg.dark import Dark, DrawnOn, ReadOn
+from coordreg.experiments.dark import ENCODINGS, decoder
 from coordreg.experiments.exact import Exact
-from coordreg.heatmap import Argmax, QuarterSecond, QuarterSign
+from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap, QuarterSecond, QuarterSign
 
 #: How much of a row the checks below answer for; its trend is judged from trained networks.
 SCOPE = {
@@ -163,6 +165,54 @@ def table7() -> Exact:
     """Table 7: the multiply-adds of HRNet-W32 at 128 x 96 and of HRNet-W48 at 384 x 288."""
     small, large = counted("HRNet-W32")[2], 9 * counted("HRNet-W48")[2]
     return Exact(f"GFLOPs {small:.2f} and {large:.2f}", _near(small, 1.8) and _near(large, 32.9), "G is 1024^3")
+
+
+# -- the grid under the map -------------------------------------------------------------------------------------------
+
+#: What a code does: where its cells lie, and by how many columns its flip test moves the mirrored map (None: no test).
+RULES: dict[str, tuple[Convention, int | None]] = {
+    "centre, no flip test": (CENTRE, None),
+    "centre, averaged as it is": (CENTRE, 0),
+    "stride, no flip test": (STRIDE, None),
+    "stride, averaged as it is": (STRIDE, 0),
+    "stride, moved one column": (STRIDE, 1),
+    "unit, averaged as it is": (UNIT, 0),
+    "unit, moved one column": (UNIT, 1),
+}
+#: Encoding and decoding: the standard, each half of DARK, and all of it.
+HALVES: dict[str, tuple[str, Callable[[Tensor], Points]]] = {
+    "biased, quarter": ("biased", QuarterSign()),
+    "unbiased, quarter": ("unbiased", QuarterSign()),
+    "biased, DARK": ("biased", decoder(1.0)),
+    "unbiased, DARK": ("unbiased", decoder(1.0)),
+}
+
+
+def misplaced(
+    rule: str, halves: str, size: tuple[int, int] = (32, 24), stride: int = 4, count: int = 481
+) -> tuple[float, float]:
+    """Mean and RMS error along x, in input pixels, of a perfect network under one of RULES and one of HALVES.
+
+    It paints the target of what it sees, mirrored or not; encoding, mirroring, averaging and decoding are those of the
+    library. The joints lie evenly over the middle third of the input's width, far from the border.
+    """
+    if rule not in RULES or halves not in HALVES:
+        raise ValueError(
+            f"misplaced: got {rule!r} and {halves!r}, expected one of {', '.join(RULES)} and of {', '.join(HALVES)}"
+        )
+    (grid, columns), (encoding, reader) = RULES[rule], HALVES[halves]
+    target = DrawnOn(Gaussian(1.0, rounding=ENCODINGS[encoding]), grid, stride)
+    method = Heatmap(target, MSE(), ReadOn(reader, grid, stride), flip_shift=columns == 1)
+    image = (stride * size[0], stride * size[1])
+    x = torch.linspace(image[1] / 3, 2 * image[1] / 3, count, dtype=torch.float64)[:-1]
+    at = torch.stack([x, torch.full_like(x, image[0] / 2)], -1).unsqueeze(0)
+    labels = Labels(from_pixels(at, image), torch.ones_like(at))
+    maps = method.encode(labels, size).maps
+    if columns is not None:
+        mirrored = method.encode(flip_labels(labels, ()), size).maps
+        maps = method.merge([maps, method.unflip(mirrored, ())])
+    error = (to_pixels(method.decode(maps).coords, image) - at)[..., 0]
+    return float(error.mean()), float(error.square().mean().sqrt())
 
 
 def exact() -> dict[str, Exact]:

@@ -1,13 +1,64 @@
-"""Drawings of chapter 6: a peak to be dragged under a grid of cells, and what four decoders make of it."""
+"""Drawings of chapter 6: decoders' answers on a map, steps in a row, and a peak to be dragged under a grid of cells."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from coordreg.plots.look import COLOURS, INK, MUTED
+from coordreg.plots.pictures import _mark
 from coordreg.plots.widgets import widget
 
 Array = NDArray[np.float64]
+
+
+def answers(ax: Axes, places: Mapping[str, Any], truth: Any = None) -> Axes:
+    """Mark where decoders put a joint: argmax a ring, the quarter shift a square, DARK a white dot; the joint a cross.
+
+    places: (x, y) on these axes by decoder, any of "argmax", "quarter" and "DARK". ValueError for another name.
+    """
+    unknown = [name for name in places if name not in ("argmax", "quarter", "DARK")]
+    if unknown:
+        raise ValueError(f'answers: got {", ".join(unknown)}, expected "argmax", "quarter" or "DARK"')
+    if truth is not None:
+        _mark(ax, truth, "+")
+    if "argmax" in places:
+        _mark(ax, places["argmax"], "o")
+    if "quarter" in places:
+        x, y = (float(v) for v in places["quarter"])
+        ax.plot([x], [y], "s", ms=7, color=COLOURS["quarter"], mec="#ffffff", zorder=6)
+    if "DARK" in places:
+        x, y = (float(v) for v in places["DARK"])
+        ax.plot([x], [y], "o", ms=6, color="#ffffff", mec=INK, mew=1.2, zorder=7)
+    return ax
+
+
+def onward(panels: Iterable[Axes], texts: Sequence[str] = ()) -> None:
+    """Arrows from each panel of a row to the next, with a short text above each; below it after a line break.
+
+    Raises ValueError where there is not one text for each arrow.
+    """
+    row = list(panels)
+    if texts and len(texts) != len(row) - 1:
+        raise ValueError(f"onward: got {len(texts)} texts for {len(row)} panels, expected one fewer than panels")
+    for i, (left, right) in enumerate(pairwise(row)):
+        arrow = left.annotate(
+            "", (-0.04, 0.5), (1.04, 0.5), right.transAxes, left.transAxes, annotation_clip=False,
+            arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.4, "shrinkA": 0, "shrinkB": 0},
+        )  # fmt: skip
+        arrow.set_in_layout(False)
+        above, _, below = (texts[i] if texts else "").partition("\n")
+        for text, offset, side in ((above, 5, "bottom"), (below, -5, "top")):
+            if text:
+                said = left.annotate(
+                    text, (1.04, 0.5), (2, offset), "axes fraction", "offset points", annotation_clip=False,
+                    ha="left", va=side, fontsize=7.5, color=MUTED,
+                )  # fmt: skip
+                said.set_in_layout(False)
 
 
 @dataclass(frozen=True)
@@ -193,4 +244,4 @@ _SCRIPT = """
   document.querySelectorAll("div.dragged:not([data-ready])").forEach(build);
 """
 
-__all__ = ["Peak"]
+__all__ = ["Peak", "answers", "onward"]
