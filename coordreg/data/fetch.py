@@ -112,13 +112,13 @@ DATASETS = {
         ),
         DataSet(
             "flic",
-            "FLIC, 5,003 film stills",
+            "FLIC, 5,003 people in 4,552 film stills",
             "https://bensapp.github.io/flic-dataset.html",
             "the page says MIT; stills from films, keep to research; cite Sapp and Taskar, CVPR 2013",
             manual="FLIC.zip is on Google Drive, which asks a browser to confirm: "
             "https://drive.google.com/uc?id=0B4K3PZp8xXDJN0Fpb0piVjQ3Y3M&export=download . Then give it with "
             f"--archive FLIC.zip (300257553 bytes, sha256 {_SHA['FLIC']}).",
-            expects=(("examples.mat", 1), ("images/*.jpg", 5003)),
+            expects=(("examples.mat", 1), ("images/*.jpg", 4552)),
         ),
         DataSet(
             "human36m",
