@@ -162,7 +162,9 @@ def _glance(run: Run, test: Store) -> Callable[[Any], float]:
     few = test.batch(torch.arange(min(128, len(test))))
 
     def value(estimator: Any) -> float:
-        points: Points = estimator.predict(few.images.to(next(estimator.parameters()).device))
+        device = next(estimator.parameters()).device
+        hint = None if few.hint is None else few.hint.to(device)
+        points: Points = estimator.predict(few.images.to(device), hint)
         distances = image_distances(Points(points.coords.cpu(), points.score.cpu()), few)
         return float(pck(distances, run.scoring.at[0], run.scoring.exclude).mean)
 
@@ -217,13 +219,19 @@ def read(estimator: Any, run: Run, reading: Reading, test: Store) -> Measured:
             setattr(method, name, value)
         points: Points = predict(estimator, test, flip=test.pairs if "flip_shift" in wanted else None)
         if reading.flip == "points":
-            points = _averaged(points, predict(estimator, replace(test, images=test.images.flip(-1))), test)
+            points = _averaged(points, predict(estimator, _mirrored(test)), test)
     finally:
         for name, value in own.items():
             setattr(method, name, value)
     own_way = getattr(run.scoring, "score", None)
     found: Measured = score(points, test, run.scoring) if own_way is None else own_way(points, test)
     return found
+
+
+def _mirrored(data: Store) -> Store:
+    """The mirror images, with mirrored hints; labels stay as they are, for nothing but the points is asked for."""
+    hint = None if data.hint is None else flip_coords(data.hint.unsqueeze(1), ()).squeeze(1)
+    return replace(data, images=data.images.flip(-1), hint=hint)
 
 
 def _averaged(points: Points, mirrored: Points, data: Store) -> Points:
