@@ -77,7 +77,7 @@ def train(
 @app.command()
 def predict(
     images: list[Path],
-    checkpoint: Annotated[Path, typer.Option(help="written by `train` or `run`")],
+    checkpoint: Annotated[list[Path], typer.Option(help="written by `train` or `run`; several: maps are averaged")],
     out: Annotated[Path, typer.Option(help="folder for NAME-joints.json and NAME-joints.png")] = Path("predictions"),
     box: Annotated[str, typer.Option(help="x,y,width,height of the person in pixels; the whole image by default")] = "",
     flip: Annotated[bool, typer.Option(help="average with the mirrored image")] = True,
@@ -91,7 +91,7 @@ def predict(
         raise ValueError(
             "predict: got several of --box, --boxes and --detect, expected one way to say where people are"
         )
-    predictor, find = load_predictor(checkpoint), None
+    predictor, find = load_predictor(*checkpoint), None
     if boxes is not None:
         named = read_boxes(boxes)
         absent = [path.name for path in images if path.name not in named]

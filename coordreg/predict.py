@@ -16,39 +16,51 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
 
 from coordreg.backbones.weights import published
 from coordreg.coords import apply_affine, crop, crop_affine
-from coordreg.data.coco import WIDER
+from coordreg.data.coco import COCO, WIDER
 from coordreg.data.lsp import LSP
-from coordreg.data.skeletons import COCO17, LSP14, Skeleton
+from coordreg.data.mpii import MPII
+from coordreg.data.skeletons import COCO17, LSP14, MPII16, Skeleton
+from coordreg.ensemble import Ensemble
+from coordreg.experiments.ensemble import trained
 from coordreg.method import Estimator
 from coordreg.metrics.coco_ap import JOINT, person_scores, suppress
 from coordreg.spec import rebuild
-from coordreg.train import CheckpointError, load_checkpoint
+from coordreg.train import CheckpointError
+
+#: Data sets whose configuration does not name its joints.
+SKELETON_OF: dict[type, Skeleton] = {LSP: LSP14, MPII: MPII16, COCO: COCO17}
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained estimator with what it needs to know of pictures: the crop's side and the skeleton."""
+    """A trained estimator with what it needs to know of pictures: the crop's side, or (H, W), and the skeleton."""
 
     estimator: Estimator
-    size: int
+    size: int | tuple[int, int]
     skeleton: Skeleton
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the crop."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     def __call__(
         self, image: Float[Tensor, "3 H W"], box: tuple[float, float, float, float] | None = None, flip: bool = True
     ) -> tuple[Float[Tensor, "J 2"], Float[Tensor, " J"]]:
         """Joints in index pixels of the image and their scores.
 
-        box: (x, y, width, height) of one person in index pixels; the whole image by default. A square of 1.25 times
-        its longer side is cut out, as in training.
+        box: (x, y, width, height) of one person in index pixels; the whole image by default. It grows to the crop's
+        aspect and then 1.25 times, as in training.
         """
         height, width = image.shape[-2:]
         x, y, w, h = box or (-0.5, -0.5, float(width), float(height))
         if not (w > 0 and h > 0 and all(map(math.isfinite, (x, y, w, h)))):
             raise ValueError(f"predict: got a box {box} without area, expected (x, y, width, height) in pixels")
-        side = max(w, h) * (WIDER if box else 1.0)
-        affine = crop_affine(torch.tensor([[x + w / 2, y + h / 2]]), torch.tensor([[side, side]]))
-        shrink = max(1, round(side / self.size))
-        picture = crop(image.unsqueeze(0), affine, (self.size, self.size), oversample=min(shrink, 8))
+        aspect = self.shape[1] / self.shape[0]
+        sides = [factor * (WIDER if box else 1.0) for factor in (max(w, aspect * h), max(h, w / aspect))]
+        affine = crop_affine(torch.tensor([[x + w / 2, y + h / 2]]), torch.tensor([sides]))
+        shrink = max(1, round(sides[1] / self.shape[0]))
+        picture = crop(image.unsqueeze(0), affine, self.shape, oversample=min(shrink, 8))
         points = self.estimator.predict(picture, flip=self.skeleton.pairs if flip else None)
         return apply_affine(affine, points.coords)[0], points.score[0]
 
@@ -152,22 +164,36 @@ def people_of(found: dict[str, Tensor], least: float) -> list[tuple[Box, float]]
     return boxes
 
 
-def load_predictor(checkpoint: Path) -> Predictor:
-    """The network of a checkpoint, rebuilt from the configuration stored in it."""
-    if not checkpoint.exists():
-        raise CheckpointError(
-            f"{checkpoint}: no such file; `python -m coordreg train EXPERIMENT` writes one and says where"
-        )
-    state = load_checkpoint(checkpoint)
+def load_predictor(checkpoint: Path, *more: Path) -> Predictor:
+    """The network of a checkpoint, rebuilt from the configuration stored in it; of several, their `Ensemble`.
+
+    Raises CheckpointError for a file that is no checkpoint, and ValueError for networks of different joints or crops.
+    """
+    found = [_load(path) for path in (checkpoint, *more)]
+    first = found[0]
+    for path, other in zip(more, found[1:], strict=True):
+        if (other.skeleton, other.shape) != (first.skeleton, first.shape):
+            kinds = [f"{p.skeleton.name} in crops of {p.shape[0]} x {p.shape[1]} px" for p in (first, other)]
+            raise ValueError(
+                f"predict: {checkpoint.name} finds {kinds[0]}, {path.name} {kinds[1]}; maps can be averaged only for "
+                "the same joints in the same crop"
+            )
+    return first if not more else Predictor(Ensemble([p.estimator for p in found]).eval(), first.size, first.skeleton)
+
+
+def _load(checkpoint: Path) -> Predictor:
+    estimator, config = trained(checkpoint)
     try:
-        config = json.loads(state["config"])
-        estimator, test = rebuild(config["estimator"]).build(), rebuild(config["test"])
-        estimator.load_state_dict(state["model"])
-    except (json.JSONDecodeError, KeyError, RuntimeError) as error:
+        test = rebuild(config["test"])
+    except KeyError as error:
+        raise CheckpointError(f"{checkpoint}: its configuration names no test set ({error}); train it again") from error
+    skeleton = SKELETON_OF.get(type(test), getattr(test, "skeleton", None))
+    if skeleton is None:
         raise CheckpointError(
-            f"{checkpoint}: its configuration and its weights do not fit together ({error}); train it again"
-        ) from error
-    return Predictor(estimator.eval(), test.size, LSP14 if isinstance(test, LSP) else test.skeleton)
+            f"{checkpoint}: of a network for {type(test).__name__}, which finds no joints of one person in a picture; "
+            f"expected one for {', '.join(kind.__name__ for kind in SKELETON_OF)} or Figures"
+        )
+    return Predictor(estimator, test.size, skeleton)
 
 
 def read_image(path: Path) -> Float[Tensor, "3 H W"]:

@@ -19,8 +19,8 @@ ROOT = Path(coordreg.__file__).parent
 #: From the ground up. A module may import from lower floors and, without a circle, from its own.
 FLOORS: list[tuple[str, ...]] = [
     ("coords", "spec"),
-    ("method", "backbones", "data", "metrics", "plots"),
-    ("baseline", "heatmap", "cascade", "expectation", "dsnt", "stn", "integral", "dark", "rle", "poseur", "endtoend"),
+    ("method", "ensemble", "backbones", "data", "metrics", "plots"),
+    ("baseline", "heatmap", "messages", "mrf", "cascade", "expectation", "dsnt", "stn", "integral", "dark", "rle", "poseur", "endtoend"),
     ("train", "fingerprint", "provenance"),
     ("records", "running"),
     ("experiments",),
@@ -28,7 +28,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("__main__",),
 ]
 #: The chapters in the order of the book: each may import those before it, none after it.
-CHAPTERS = ("heatmap", "cascade", "expectation", "dsnt", "stn", "integral", "dark", "rle", "poseur", "endtoend")
+CHAPTERS = ("heatmap", "messages", "mrf", "cascade", "expectation", "dsnt", "stn", "integral", "dark", "rle", "poseur", "endtoend")
 
 #: What comes with a dependency: cycler with matplotlib.
 BROUGHT = {"cycler"}

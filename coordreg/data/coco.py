@@ -29,6 +29,7 @@ from torch import Tensor
 
 from coordreg.coords import Labels, apply_affine, crop_affine, invert_affine
 from coordreg.data.augment import Augment, jitter, turn
+from coordreg.data.halfbody import HalfBody
 from coordreg.data.pack import canvas_size, cut, key, locate, pack_crops, pack_path, present, read_picture
 from coordreg.data.skeletons import COCO17
 from coordreg.data.store import Augment as Augmentation
@@ -63,7 +64,7 @@ class Window:
     """`Augment` for crops that are not square: the whole stored canvas is turned, then its middle cut out.
 
     augment: with pairs filled in and no size of its own. size: (H, W) of the middle. Called as `store.Augment` says; it
-    draws the same random numbers as `augment` does.
+    draws the same random numbers as `augment` does. `HalfBody` cuts its own rectangles.
     """
 
     augment: Augment
@@ -84,6 +85,8 @@ class Window:
                 f"Window: got images of {height} x {width} px for a middle of {self.size[0]} x {self.size[1]}, "
                 "expected them larger by an even number of pixels"
             )
+        if isinstance(own, HalfBody):
+            return own.cut(images, labels, visible, generator, self.size)
         drawn = torch.rand(len(images), 6, generator=generator, device=generator.device)
         flips, spread = (drawn[:, 0] < own.flip).to(images.device), 2 * drawn - 1
         degrees, zoom = spread[:, 1] * own.rotation, 1 + spread[:, 2] * own.scale

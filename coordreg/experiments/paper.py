@@ -3,9 +3,11 @@
     python -m coordreg run paper-dsnt-fig7 --profile paper --data mpii --root DIR --dry-run
 
 DIR is the folder that contains mpii/, coco/ and human36m/, as for `data check`. Without --dry-run it trains, resumes
-and records. `paper_dsnt.py` and `paper_integral.py` say what a recipe takes from its paper, and what is our choice.
+and records. `paper_dsnt.py`, `paper_integral.py` and `paper_dark.py` say what a recipe takes from its paper, and what
+is our choice.
 """
 
+from coordreg.experiments import paper_dark as dark
 from coordreg.experiments import paper_dsnt as dsnt
 from coordreg.experiments import paper_integral as integral
 from coordreg.experiments.recipes import paper_only
@@ -155,3 +157,75 @@ def integral_tab12(profile: str) -> list[Run]:
     """Integral regression, table 12: protocol 2, MPJPE by action, without MPII (printed: 64.1); 1 run, in table 8."""
     paper_only(profile)
     return [integral.space("I1", 1, "HG-I1", bins=integral.DEPTHS[2])]
+
+
+# -- Zhang et al. 2020 -------------------------------------------------------------------------------------------------
+
+
+def dark_tab1(profile: str) -> list[Run]:
+    """DARK, table 1 on COCO's val2017: no shift, the standard one and DARK read one HRNet-W32 at 128 x 96 px; 1 run.
+
+    Printed: 61.2, 66.9, 68.4 AP.
+    """
+    paper_only(profile)
+    return [dark.coco("HRNet-W32", dark.SMALL, "biased")]
+
+
+def dark_tab2(profile: str) -> list[Run]:
+    """DARK, table 2: without and with modulation, of table 1's network. Printed: 68.1, 68.4 AP."""
+    paper_only(profile)
+    return [dark.coco("HRNet-W32", dark.SMALL, "biased")]
+
+
+def dark_tab3(profile: str) -> list[Run]:
+    """DARK, table 3: biased and unbiased targets, each read by the standard shift and by DARK; 2 runs, one shared."""
+    paper_only(profile)
+    return [dark.coco("HRNet-W32", dark.SMALL, encoding) for encoding in dark.BOTH]
+
+
+def dark_tab4(profile: str) -> list[Run]:
+    """DARK, table 4: HRNet-W32 at three image sizes; 6 runs of 210 epochs, two shared."""
+    paper_only(profile)
+    sizes = (dark.SMALL, dark.MIDDLE, dark.LARGE)
+    return [dark.coco("HRNet-W32", size, encoding) for size in sizes for encoding in dark.BOTH]
+
+
+def dark_tab5(profile: str) -> list[Run]:
+    """DARK, table 5: two hourglasses, three SimpleBaselines and two HRNets at 128 x 96 px; 14 runs, two shared."""
+    paper_only(profile)
+    return [dark.coco(network, dark.SMALL, encoding) for network in dark.NETWORKS for encoding in dark.BOTH]
+
+
+def dark_tab6(profile: str) -> list[Run]:
+    """DARK, table 6: DSNT, integral regression and DARK on HRNet-W32 at 128 x 96 px; 3 runs, one shared."""
+    paper_only(profile)
+    return [dark.mean("DSNT"), dark.mean("IPR"), dark.coco("HRNet-W32", dark.SMALL, "unbiased")]
+
+
+def dark_tab7(profile: str) -> list[Run]:
+    """DARK, table 7 on val2017: HRNet-W32 at 128 x 96 and W48 at 384 x 288 px; 2 runs, one shared.
+
+    Printed for test-dev in detected boxes: 70.0, 76.2 AP. `python -m coordreg.experiments.ensemble` measures finished
+    weights in boxes from a file.
+    """
+    paper_only(profile)
+    return [dark.coco("HRNet-W32", dark.SMALL, "unbiased"), dark.coco("HRNet-W48", dark.LARGE, "unbiased")]
+
+
+def dark_tab8(profile: str) -> list[Run]:
+    """DARK, table 8 on MPII's validation split: HRNet-W32 at 256 px by biased and unbiased targets; 2 runs.
+
+    Printed: 90.3 and 90.6 at 0.5, 37.7 and 42.0 at 0.1.
+    """
+    paper_only(profile)
+    return [dark.mpii(encoding) for encoding in dark.BOTH]
+
+
+def dark_tab9(profile: str) -> list[Run]:
+    """DARK, table 9 on val2017: the members of an ensemble, HRNet-W48 and W32 at 384 x 288 px; 2 runs, both shared.
+
+    When they are finished, `python -m coordreg.experiments.ensemble paper-dark-tab9 --root DIR` averages their maps.
+    Printed for test-dev: 78.9 AP.
+    """
+    paper_only(profile)
+    return [dark.coco(network, dark.LARGE, "unbiased") for network in ("HRNet-W48", "HRNet-W32")]

@@ -40,14 +40,12 @@ class Split(NamedTuple):
         return f"{self.images:,} {'estimated' if self.estimated else 'published'}"
 
 
-#: Every split that a recipe reads: people of MPII, COCO and FLIC, frames of Human3.6M by protocol.
+#: Every split that a recipe reads: people of MPII and COCO, frames of Human3.6M by protocol.
 PUBLISHED = {
     "mpii train": Split(22_246, "the list in circulation, which leaves Tompson et al.'s 2,958 people aside"),
     "mpii valid": Split(2_958, "Tompson et al. 2015's validation split"),
     "coco train2017": Split(149_813, "people that are neither crowds nor without labels"),
     "coco val2017": Split(6_352, "the same, in 2,346 pictures"),
-    "flic train": Split(3_987, "people with istrain"),
-    "flic test": Split(1_016, "people with istest"),
     "human36m 2 train": Split(312_188, "every fifth of 1,559,752 frames of five subjects, sequence by sequence"),
     "human36m 2 test": Split(8_600, "every 64th of about 550,000 frames of S9 and S11", True),
     "human36m 1 train": Split(377_000, "protocol 2's and every fifth of about 324,000 frames of S9", True),
