@@ -193,6 +193,7 @@ def _kept(estimator: Any, run: Run, test: Store, scores: dict[str, Measured]) ->
     estimator.eval()
     output = estimator(test.batch(torch.arange(min(run.keep, len(test)))).images.to(device))
     output = output[-1] if isinstance(output, list) else output  # of several stages, the one that is decoded
+    output = getattr(output, "coarse", output)  # of a cascade, the map that covers the image
     points = scores[run.readings[0].name].points
     return {
         "output": output.cpu().half().numpy(),

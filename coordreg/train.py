@@ -44,6 +44,23 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class Restarts(Cosine):
+    """Learning-rate factor: `Cosine` afresh in each part of a run. starts: where they begin, as shares, 0 first."""
+
+    starts: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        if self.starts[:1] != (0.0,) or sorted(set(self.starts)) != list(self.starts) or self.starts[-1] >= 1:
+            raise ValueError(f"Restarts: got starts={self.starts}, expected growing shares of the run, 0 first")
+
+    def __call__(self, step: int, steps: int) -> float:
+        """Factor at `step` of `steps`."""
+        edges = [round(share * steps) for share in self.starts] + [steps]
+        part = max(i for i, edge in enumerate(edges[:-1]) if step >= edge)
+        return super().__call__(step - edges[part], edges[part + 1] - edges[part])
+
+
+@dataclass(frozen=True)
 class Step:
     """Learning-rate factor: times `gamma` at each of `milestones`, given as shares of the run."""
 

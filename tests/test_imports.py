@@ -20,7 +20,22 @@ ROOT = Path(coordreg.__file__).parent
 FLOORS: list[tuple[str, ...]] = [
     ("coords", "spec"),
     ("method", "ensemble", "backbones", "data", "metrics", "plots"),
-    ("baseline", "heatmap", "messages", "mrf", "cascade", "expectation", "dsnt", "stn", "integral", "dark", "rle", "poseur", "endtoend"),
+    (
+        "baseline",
+        "heatmap",
+        "messages",
+        "mrf",
+        "windows",
+        "cascade",
+        "expectation",
+        "dsnt",
+        "stn",
+        "integral",
+        "dark",
+        "rle",
+        "poseur",
+        "endtoend",
+    ),
     ("train", "fingerprint", "provenance"),
     ("records", "running"),
     ("experiments",),
@@ -28,7 +43,21 @@ FLOORS: list[tuple[str, ...]] = [
     ("__main__",),
 ]
 #: The chapters in the order of the book: each may import those before it, none after it.
-CHAPTERS = ("heatmap", "messages", "mrf", "cascade", "expectation", "dsnt", "stn", "integral", "dark", "rle", "poseur", "endtoend")
+CHAPTERS = (
+    "heatmap",
+    "messages",
+    "mrf",
+    "windows",
+    "cascade",
+    "expectation",
+    "dsnt",
+    "stn",
+    "integral",
+    "dark",
+    "rle",
+    "poseur",
+    "endtoend",
+)
 
 #: What comes with a dependency: cycler with matplotlib.
 BROUGHT = {"cycler"}

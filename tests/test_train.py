@@ -25,6 +25,7 @@ from coordreg.train import (
     CheckpointError,
     Cosine,
     DivergedError,
+    Restarts,
     Step,
     Training,
     batches,
@@ -250,6 +251,16 @@ def test_step_by_hand() -> None:
     expected = [1, 1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01]
     assert [step(k, 10) for k in range(10)] == pytest.approx(expected)
     assert [Step((), 0.1, warmup=4)(k, 10) for k in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+def test_restarts_begin_the_cosine_anew() -> None:
+    whole, part = Restarts(2, (0.0, 0.5, 0.8)), Cosine(2)
+    found = [whole(k, 20) for k in range(20)]
+    assert found == [part(k, 10) for k in range(10)] + [part(k, 6) for k in range(6)] + [part(k, 4) for k in range(4)]
+    assert [Restarts(3)(k, 9) for k in range(9)] == [Cosine(3)(k, 9) for k in range(9)]
+    for starts in ((0.5,), (0.0, 0.0), (0.0, 0.7, 0.3), (0.0, 1.0), ()):
+        with pytest.raises(ValueError, match="growing shares"):
+            Restarts(2, starts)
 
 
 @pytest.mark.parametrize(("n", "batch"), [(12, 4), (11, 4), (5, 5), (7, 1)])
