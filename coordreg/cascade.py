@@ -68,7 +68,7 @@ class CascadeHead(nn.Module):
         self.coarse, self.fine = coarse, nn.ModuleList(fine)
 
     def refine(self, banks: Banks, coarse: Float[Tensor, "B J h w"]) -> tuple[Window, ...]:
-        """One Window a level: about the coarse maximum, then about the maximum of the level before, equation (3.6)."""
+        """One Window a level: about the coarse maximum, then about the maximum of the level before, equation (3.4)."""
         about, windows = Argmax()(_full(coarse)).coords, []
         for fine in self.fine:
             window = fine(banks, about)
@@ -95,7 +95,7 @@ ARGMAX = Argmax()
 
 @dataclass(frozen=True)
 class Refined:
-    """Read the last window's map, add it to the window's place, equation (3.6). The score is the coarse maximum."""
+    """Read the last window's map, add it to the window's place, equation (3.4). The score is the coarse maximum."""
 
     decoder: Callable[[Tensor], Points] = ARGMAX
 
@@ -121,7 +121,7 @@ PHASES = ("coarse", "fine", "joint")
 
 
 class CascadeMethod(Method):
-    """The three losses, equations (3.8) to (3.10), one after the other.
+    """The three losses, equation (3.6), one after the other.
 
     coarse: Gaussian and loss of the coarse maps, E1. fine: those of the windows, E2; sigma in input pixels.
     weight: lambda of E1 + lambda E2; with several levels E2 is their sum. phases: training steps of E1 alone, then of

@@ -174,7 +174,7 @@ def convolve(
 def sum_message(
     log: Float[Tensor, "B E H W"], kernels: Float[Tensor, "E h w"], back: bool = False
 ) -> Float[Tensor, "B E H W"]:
-    """log sum_y k(x - y) exp(log(y)), equations (3.M2) with `back` and (3.M3) without.
+    """log sum_y k(x - y) exp(log(y)), equations (3.8) with `back` and (3.9) without.
 
     In double precision the error of the FFT is about 1e-16 of a map's sum: kernels need a floor well above that.
     """
@@ -186,7 +186,7 @@ def sum_message(
 def max_message(
     log: Float[Tensor, "B E H W"], kernels: Float[Tensor, "E h w"], back: bool = False
 ) -> Float[Tensor, "B E H W"]:
-    """max_y log k(x - y) + log(y), equation (3.M5): every pair of cells is looked at, (H W)^2 of them."""
+    """max_y log k(x - y) + log(y), equation (3.11): every pair of cells is looked at, (H W)^2 of them."""
     height, width = log.shape[-2:]
     edge = (kernels.flip(-2, -1) if back else kernels).log()
     best = [torch.full_like(log[..., 0, :], -torch.inf)] * height
@@ -208,9 +208,9 @@ def infer(
     parents: Sequence[int],
     reduce: str = "sum",
 ) -> Float[Tensor, "B J H W"]:
-    """Log posterior maps of the joints on a tree, exact after one pass up and one pass down, equation (3.M4).
+    """Log posterior maps of the joints on a tree, exact after one pass up and one pass down, equation (3.10).
 
-    The field is p(x_1 .. x_J) ~ r(x_0) prod_j u_j(x_j) k_j(x_j - x_parent(j)), equation (3.M1), with x_0 the torso.
+    The field is p(x_1 .. x_J) ~ r(x_0) prod_j u_j(x_j) k_j(x_j - x_parent(j)), equation (3.7), with x_0 the torso.
     evidence: log u. root: log r; all zeros if nothing is known of the torso. kernels: k > 0, edge j for joint j. Give
     all in double precision. reduce: "sum" gives marginals; "max" the best of all poses with the joint in that cell,
     and where the maxima are unique, all joints' maxima are the single best pose. Both are scaled to sum 1 over a map.

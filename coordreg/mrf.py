@@ -80,7 +80,7 @@ class SpatialModel(nn.Module):
         self.kernel.copy_(displacements.log())
 
     def kernels(self) -> Float[Tensor, "E h w"]:
-        """(1 - b) softmax(psi) + b/n over the n displacements of an edge, equation (3.M6), in double precision."""
+        """(1 - b) softmax(psi) + b/n over the n displacements of an edge, equation (3.12), in double precision."""
         shares = F.softmax(self.kernel.double().flatten(1), -1).view(self.kernel.shape)
         return (1 - self.background) * shares + self.background / shares[0].numel()
 
@@ -145,7 +145,7 @@ class SpatialModel(nn.Module):
     def loss(
         self, maps: Tensor, target: Float[Tensor, "B J H W"], weight: Float[Tensor, "B J"], hint: Tensor | None
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of the posterior with the target scaled to sum 1, equation (3.M8); the mean over the weight."""
+        """Cross-entropy of the posterior with the target scaled to sum 1, equation (3.14); the mean over the weight."""
         target = torch.where((weight > 0)[..., None, None], target, 0)
         mass = target.sum((-2, -1))
         share = target / torch.where(mass > 0, mass, 1)[..., None, None]
@@ -158,7 +158,7 @@ class SpatialModel(nn.Module):
 class AllPairs(SpatialModel):
     """The form of the 2014 paper: every joint hears from all, itself and the torso included, once.
 
-    p_A ~ prod_v [softplus(k_A|v) * max(p_v, eps) + softplus(b_v->A)], equation (3.M7): no field's exact marginals, as
+    p_A ~ prod_v [softplus(k_A|v) * max(p_v, eps) + softplus(b_v->A)], equation (3.13): no field's exact marginals, as
     the graph has circles, but one layer of convolutions. Of `parents` only the number counts; `background` is where
     the biases start, spread over a map's displacements, and stays no share. J (J + 1) kernels: memory grows with them.
     """

@@ -20,7 +20,7 @@ from coordreg.coords import Labels, Points, from_pixels, to_pixels
 def cut(
     features: Float[Tensor, "B C H W"], start: Int[Tensor, "B J 2"], cells: int
 ) -> Float[Tensor, "B J C cells cells"]:
-    """Windows of whole cells, equation (3.7), one a joint, from `start` = (column, row); zeros beyond the border.
+    """Windows of whole cells, equation (3.5), one a joint, from `start` = (column, row); zeros beyond the border.
 
     A cell's gradient is the sum of those of its copies: what autograd makes of it, and the paper's rule for the crop.
     """
@@ -70,7 +70,7 @@ def locate(window: Window, found: Points) -> Float[Tensor, "B J 2"]:
 
 
 def local(window: Window, labels: Labels) -> Labels:
-    """Labels in the window's own coordinates; weight 0 where the joint lies outside it, equation (3.9)."""
+    """Labels in the window's own coordinates; weight 0 where the joint lies outside it, equation (3.6)."""
     coords = (labels.coords - window.middle) / window.half
     inside = (coords.abs() <= 1).all(-1, keepdim=True)
     return Labels(torch.where(inside, coords, 0.0), labels.weight * inside)

@@ -27,7 +27,7 @@ FLOOR = 1e-4
 
 
 def local_contrast(images: Float[Tensor, "B C H W"], kernel: int = 9) -> Float[Tensor, "B C H W"]:
-    """Local contrast normalisation: less the local mean, over the local deviation, equations (3.1) to (3.3).
+    """Local contrast normalisation: less the local mean, over the local deviation, equation (3.2).
 
     Mean and deviation are those of a square of `kernel` cells over all channels; near the border, of the part of the
     square that lies in the image (for the deviation Torch7's code divides by that share where the root of it would be
@@ -77,7 +77,7 @@ def pyramid(images: Float[Tensor, "B C H W"], levels: int = 3) -> list[Float[Ten
 
 
 class SpatialDropout(nn.Module):
-    """Drop whole feature maps, equation (3.5): one trial a map and image instead of one a cell.
+    """Drop whole feature maps, equation (3.3): one trial a map and image instead of one a cell.
 
     p: the chance that a map is dropped. rescale: "train" divides what stays by 1 - p while training, as all of torch's
     dropout layers do (`torch.nn.Dropout2d` is this very layer); "test" multiplies by 1 - p at test time, as the paper
