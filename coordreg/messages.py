@@ -210,7 +210,7 @@ def infer(
 ) -> Float[Tensor, "B J H W"]:
     """Log posterior maps of the joints on a tree, exact after one pass up and one pass down, equation (3.10).
 
-    The field is p(x_1 .. x_J) ~ r(x_0) prod_j u_j(x_j) k_j(x_j - x_parent(j)), equation (3.7), with x_0 the torso.
+    The field is p(x_0 .. x_J) ~ r(x_0) prod_j u_j(x_j) k_j(x_j - x_parent(j)), equation (3.7), with x_0 the torso.
     evidence: log u. root: log r; all zeros if nothing is known of the torso. kernels: k > 0, edge j for joint j. Give
     all in double precision. reduce: "sum" gives marginals; "max" the best of all poses with the joint in that cell,
     and where the maxima are unique, all joints' maxima are the single best pose. Both are scaled to sum 1 over a map.

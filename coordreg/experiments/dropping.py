@@ -1,4 +1,4 @@
-"""Chapter 3, figures 3 to 5 of Tompson et al. 2015, measured: what dropout does to a convolution's weight gradient.
+"""Chapter 3, figures 3 and 5 of Tompson et al. 2015, measured: what dropout does to a convolution's weight gradient.
 
 Their argument: neighbouring activations and errors of a convolutional network are alike, so that a dropped cell's
 neighbour brings the term that it would have brought. The gradient gets shorter, by the share that stays, and keeps its

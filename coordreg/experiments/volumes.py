@@ -167,7 +167,7 @@ def strategies(profile: str) -> list[Run]:
 
 
 def few(profile: str) -> list[Run]:
-    """Table 7's two strategies for I* in a small studio: is it the variety of people that photographs add?
+    """Table 7's two strategies for I* in a small studio: is it the variety of people that the street adds?
 
     python -m coordreg run volumes-few --profile cpu; 6 runs of two to three minutes. Declared when table 7's runs were
     known, in which strategy 2 does not help; no claim of the paper's is judged from it. Human3.6M shows seven people,
