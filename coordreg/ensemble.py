@@ -30,6 +30,12 @@ class Ensemble(Estimator):
         nn.Module.__init__(self)
         if not members:
             raise ValueError("Ensemble: got no members, expected trained estimators")
+        for member in members:
+            if type(member).predict is not Estimator.predict:
+                raise ValueError(
+                    f"Ensemble: a {type(member).__name__} reads more than its maps, which cannot be averaged; average "
+                    "the points of its predictions"
+                )
         self.members = nn.ModuleList(members)
         self.method = last(members[0])
         first = told(members[0])

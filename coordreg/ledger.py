@@ -146,7 +146,7 @@ def _html_row(entry: Entry) -> str:
         f'<span class="chip {kind}" title="{escape(STATUSES[entry.status])}">{entry.status}</span>'
         f'<small>{source}</small><small title="{how}">{escape(row.how)}</small></th>'
         f"<td><b>{escape(row.what)}</b><br>{escape(row.figures)}</td>"
-        f"<td>{escape(entry.ours) or '<small>not run</small>'}{more}</td></tr>"
+        f"<td>{escape(entry.ours) or ('' if entry.claims else '<small>not run</small>')}{more}</td></tr>"
     )
 
 

@@ -17,8 +17,11 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
 from coordreg.backbones.weights import published
 from coordreg.coords import apply_affine, crop, crop_affine
 from coordreg.data.coco import COCO, WIDER
+from coordreg.data.flic import FLIC
+from coordreg.data.flic_formats import FLIC11
 from coordreg.data.lsp import LSP
 from coordreg.data.mpii import MPII
+from coordreg.data.noisy import Noisy
 from coordreg.data.skeletons import COCO17, LSP14, MPII16, Skeleton
 from coordreg.ensemble import Ensemble
 from coordreg.experiments.ensemble import trained
@@ -28,7 +31,7 @@ from coordreg.spec import rebuild
 from coordreg.train import CheckpointError
 
 #: Data sets whose configuration does not name its joints.
-SKELETON_OF: dict[type, Skeleton] = {LSP: LSP14, MPII: MPII16, COCO: COCO17}
+SKELETON_OF: dict[type, Skeleton] = {LSP: LSP14, MPII: MPII16, COCO: COCO17, FLIC: FLIC11}
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,7 @@ def _load(checkpoint: Path) -> Predictor:
     estimator, config = trained(checkpoint)
     try:
         test = rebuild(config["test"])
+        test = test.data if isinstance(test, Noisy) else test
     except KeyError as error:
         raise CheckpointError(f"{checkpoint}: its configuration names no test set ({error}); train it again") from error
     skeleton = SKELETON_OF.get(type(test), getattr(test, "skeleton", None))

@@ -14,6 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+#: Where functions lie that a stored description may name; classes may be anywhere in coordreg.
+MAKERS = ("coordreg.backbones.", "coordreg.stn")
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -92,6 +95,8 @@ def rebuild(description: Any) -> Any:
         raise ValueError(f"rebuild: this version of coordreg has no {name!r} ({error})") from error
     if not callable(make) or not str(getattr(make, "__module__", "")).startswith("coordreg."):
         raise ValueError(f"rebuild: {name!r} is nothing that coordreg defines; this description comes from elsewhere")
+    if not isinstance(make, type) and not make.__module__.startswith(MAKERS):
+        raise ValueError(f"rebuild: {name!r} makes no part of a network; this description comes from elsewhere")
     kwargs = {k: rebuild(v) for k, v in description.items() if k != "make"}
     if isinstance(make, type) and dataclasses.is_dataclass(make):
         try:

@@ -266,7 +266,7 @@ def _status(
     covered |= {"recipe"} if verdicts and profile == "paper" else set()
     owed = [part for part in row.parts if part not in covered]
     if exact and not verdicts:
-        status = "matches" if exact.matches else "misprint"
+        status = "matches" if exact.matches else exact.otherwise
     else:  # an exact figure counts as one more claim
         status = verdict([*verdicts, *(["holds" if exact.matches else "open"] if exact else [])])
     remarks = [exact.note] if exact and exact.note else []
@@ -295,6 +295,6 @@ def _figures(claims: Sequence[Claim], profile: str, shelf: Shelf) -> list[str]:
             low, high = interval(values)
             name = side.label if one_reading and plain else f"{side.label} {side.reading}"
             parts.append(f"{name} {np.mean(values):.1f}" + (f" ({low:.1f} to {high:.1f})" if len(values) > 1 else ""))
-        title = titles.get(metric, f"@{metric}")
+        title = titles.get(metric, metric.replace("auc", "AUC") if metric.startswith("auc ") else f"@{metric}")
         said.append(f"{title}{f', {sides[0].reading}' if one_reading else ''}: {', '.join(parts)}")
     return said

@@ -6,15 +6,18 @@ import pytest
 
 from coordreg.backbones.resnet import parameters
 from coordreg.experiments import runs
-from coordreg.experiments.cascade import NOISE, SIZES, coarse, larger, ratio, shared, smaller, standard
+from coordreg.experiments.cascade import EXTRA, NOISE, SIZES, coarse, larger, noisy, ratio, shared, smaller, standard
 from coordreg.records import Record, Run
 from coordreg.train import Restarts
+from coordreg.windows import equal_width
 
 
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu"])
 def test_the_standard_cascade_has_as_many_parameters(profile: str) -> None:
     ours, theirs = (parameters(make(profile, 4).build()) for make in (shared, standard))
     assert abs(ours - theirs) < 0.01 * ours
+    fine = standard(profile, 4).build().head.fine[0]
+    assert equal_width(fine, parameters(shared(profile, 4).build().head.fine[0])) == EXTRA[profile]
     counts = {by: parameters(shared(profile, by).build()) for by in (4, 8, 16)}
     assert len(set(counts.values())) == 1  # pooling changes no number of features
     assert {parameters(coarse(profile, 8, name).build()) for name in ("spatial", "standard", "none")} == {
@@ -62,3 +65,7 @@ def test_ratios_are_of_the_refined_to_the_coarse_spread() -> None:
     assert ratio(record, "head") == pytest.approx(0.4)
     assert ratio(record, "shoulder") == pytest.approx(0.75)
     assert (smaller(record), larger(record)) == (pytest.approx(0.4), pytest.approx(0.75))
+    assert noisy(record, 96) == pytest.approx(1.0 / (0.65 / 240 * 96))
+    data["readings"]["coarse"]["pixels"]["labels"]["head_top"]["x"] = None  # type: ignore[index]
+    with pytest.raises(ValueError, match="record k: no head lies near its label"):
+        ratio(record, "head")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from coordreg import experiments, verdicts
+from coordreg.data.noisy import Noisy
 from coordreg.experiments.claims import Claim, Judgement, Observation, Side, Widening, interval, judge
 from coordreg.papers import ROWS
 from coordreg.records import Record
@@ -213,6 +214,11 @@ def test_interval_of_seeds() -> None:
 # -- what is declared -------------------------------------------------------------------------------------------------
 
 
+def sized(test: Any) -> Any:
+    """A test set at 64 px."""
+    return replace(test, data=sized(test.data)) if isinstance(test, Noisy) else replace(test, size=64)
+
+
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu"])
 def test_every_declared_claim_can_be_judged(profile: str) -> None:
     """Both sides exist, are read and scored as claimed, and share seeds and test images."""
@@ -236,7 +242,7 @@ def test_every_declared_claim_can_be_judged(profile: str) -> None:
                 sides.append([(run.seed, run.test) for run in runs])
             assert sides[0::2] == sides[1::2], claim.text
             if isinstance(claim, Widening):  # the same people, at another size
-                shown = [[(seed, replace(test, size=64)) for seed, test in sides[i]] for i in (0, 2)]
+                shown = [[(seed, sized(test)) for seed, test in sides[i]] for i in (0, 2)]
                 assert shown[0] == shown[1], claim.text
             assert claim.better != claim.worse
             assert claim.margin >= 0

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from coordreg.experiments import dropping
-from coordreg.experiments.dropping import agreement, exact, gradients, length, smooth
+from coordreg.experiments.dropping import agreement, exact, gradients, lengths, smooth
 
 
 def test_features_are_as_smooth_as_they_say() -> None:
@@ -33,7 +33,10 @@ def test_standard_dropout_keeps_the_direction_on_smooth_features_only() -> None:
     rough, fine = agreement(0.0), agreement(4.0)
     assert fine["standard"] > rough["standard"] + 0.05
     assert fine["spatial"] < 0.7
-    assert length(4.0) == pytest.approx(0.5, abs=0.02)
+    long = lengths(4.0)
+    assert long["standard"][0] == pytest.approx(0.5, abs=0.02)
+    assert long["standard"][1] < 0.04 < 0.15 < long["spatial"][1]
+    assert lengths(0.0)["standard"][1] > 1.5 * long["standard"][1]
     before = torch.random.get_rng_state()
     agreement(1.0)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -56,4 +59,7 @@ def test_the_row_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.matches
     assert "standard 0.9" in found.ours
     monkeypatch.setattr(dropping, "agreement", lambda width: {"standard": 0.6, "spatial": 0.5})
+    assert (exact()["cascade-fig3-5"].matches, exact()["cascade-fig3-5"].otherwise) == (False, "not reproduced")
+    monkeypatch.undo()
+    monkeypatch.setattr(dropping, "lengths", lambda width: {"standard": (0.5, 0.2), "spatial": (0.5, 0.25)})
     assert not exact()["cascade-fig3-5"].matches

@@ -24,6 +24,7 @@ from coordreg.ensemble import Ensemble
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap
 from coordreg.integral import Integral
 from coordreg.method import Estimator, Staged, Stages
+from coordreg.mrf import SpatialEstimator, SpatialModel
 from coordreg.predict import Predictor, load_predictor, predict_people
 from coordreg.spec import describe, spec
 from coordreg.train import save_checkpoint
@@ -114,6 +115,11 @@ def test_what_does_not_fit_is_told() -> None:
         Ensemble([member(0), member(1, joints=4)]).predict(IMAGES)
     coords = torch.zeros(B, J, 2)
     batch = Batch(IMAGES, Labels(coords, coords), torch.ones(B, J), torch.ones(B), torch.zeros(B, 2, 3))
+    spatial = SpatialEstimator(
+        nn.AvgPool2d(4), ConvHead(3, J), Heatmap(Gaussian(1.0), MSE(), Argmax()), SpatialModel((-1, 0, 1), (6, 8))
+    )
+    with pytest.raises(ValueError, match="a SpatialEstimator reads more than its maps"):
+        Ensemble([spatial, spatial])
     with pytest.raises(ValueError, match="train its members one by one"):
         Ensemble([member(0), member(1)]).loss(batch)
 

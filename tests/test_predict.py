@@ -11,9 +11,11 @@ from PIL import Image
 from coordreg import predict
 from coordreg.backbones.resnet import ResNet, head, trunk_channels
 from coordreg.data.skeletons import COCO17, H36M17, MPII16, Skeleton
+from coordreg.experiments import runs
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap
 from coordreg.method import Estimator
 from coordreg.predict import Predictor, people_of, predict_files, predict_people, read_boxes
+from coordreg.train import save_checkpoint
 
 
 def predictor(skeleton: Skeleton = MPII16) -> Predictor:
@@ -136,3 +138,16 @@ def test_files_hold_everybody(tmp_path: Path) -> None:
 def test_a_detector_without_weights_says_what_to_do(cache: Path) -> None:
     with pytest.raises(ValueError, match=r"FasterRCNN.* are not in torch's cache .*TORCH_HOME"):
         predict.Detector()
+
+
+def test_a_cascade_that_was_tested_on_noisy_figures_predicts(tmp_path: Path) -> None:
+    run = runs("cascade-refinement", "smoke")[0]
+    torch.manual_seed(0)
+    network = run.estimator.build()
+    save_checkpoint(tmp_path / "c.pt", {"model": network.state_dict(), "config": json.dumps(run.config)})
+    found = predict.load_predictor(tmp_path / "c.pt")
+    assert (found.skeleton, found.shape) == (MPII16, (64, 64))
+    points, score = found(IMAGE)
+    assert points.shape == (16, 2)
+    assert torch.isfinite(points).all()
+    assert torch.isfinite(score).all()

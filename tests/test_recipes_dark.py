@@ -281,9 +281,17 @@ def test_the_ensemble_is_judged_from_what_was_measured(tmp_path: Path, monkeypat
     member = Record({"key": "k", "readings": {"dark": {"at": {"AP": 77.0}}}}, Path("k.json"))
     with pytest.raises(ValueError, match=r"not measured yet: .*experiments.ensemble paper-dark-tab9 --root DIR"):
         figure.measure(member)
+    keys = [{"label": run.label, "key": run.key} for run in experiments.runs("paper-dark-tab9", "paper")]
+    alone = {one["label"]: {"dark": {"at": {"AP": 77.0 - 4 * i}}} for i, one in enumerate(keys)}
     data = {"people": 6352, "readings": {"dark": {"at": {"AP": 78.25}}, "quarter": {"at": {"AP": 1.0}}}}
+    data |= {"members": keys, "boxes": "gt", "alone": alone}
     measured.write("ensemble-paper-dark-tab9", data)
     assert (figure.measure(member), gain.measure(member)) == (78.25, 1.25)
+    assert gain.low > 0  # a tie is no gain
+    for change in ({"members": [{"label": "x", "key": "0000"}]}, {"boxes": "found.json"}):
+        measured.write("ensemble-paper-dark-tab9", {**data, **change})
+        with pytest.raises(ValueError, match="other runs than the recipe's"):
+            figure.measure(member)
     assert figure.low <= 78.25 <= figure.high
     for mark, told in (("fixture", "made from a fixture"), ("part", "measured on 6,352 people alone")):
         measured.write("ensemble-paper-dark-tab9", {**data, mark: True})
@@ -388,7 +396,15 @@ def test_a_recipe_on_coco_trains_and_its_networks_are_measured_together(
     for record, run in zip(made, runs, strict=True):  # each alone is what its record says
         assert data["alone"][run.label] == {r.name: {"at": record.reading(r.name)["at"]} for r in run.readings}
     with pytest.raises(ValueError, match="is made from a fixture, which is no evidence"):
-        ensemble.figure("paper-x", "AP")
+        ensemble.figures("paper-x", "AP")
+    whole = {k: v for k, v in data.items() if k not in ("fixture", "part", "sum")}
+    measured.write("ensemble-paper-x", whole)
+    with pytest.raises(ValueError, match="other runs than the recipe's"):  # 2 epochs are not the recipe's
+        ensemble.figures("paper-x", "AP")
+    measured.write("ensemble-paper-x", whole | {"members": [{"label": r.label, "key": r.key} for r in runs]})
+    together, best = ensemble.figures("paper-x", "AP")
+    assert together == data["readings"]["dark"]["at"]["AP"]
+    assert best == max(record.reading("dark")["at"]["AP"] for record in made)
     boxes = str(store / "data" / "coco" / "detections.json")
     with pytest.warns(UserWarning, match="recorded as a run of its own"):
         assert ensemble.main([*call, "--only", runs[0].label, "--boxes", boxes]) == 0

@@ -12,7 +12,7 @@ import torch
 from coordreg import running
 from coordreg.baseline import Blind, MeanPose, OnePose
 from coordreg.coords import to_pixels
-from coordreg.experiments import dsnt, heatmap, integral, names, runs, stn, table
+from coordreg.experiments import cascade, dark, dsnt, heatmap, integral, names, runs, stn, table
 from coordreg.experiments.table import results
 from coordreg.heatmap import Argmax, QuarterSecond
 from coordreg.method import Estimator
@@ -213,6 +213,15 @@ def test_an_experiment_that_is_under_way_is_not_called_not_run(monkeypatch: pyte
     both = table.together("heatmap-resolution", "heatmap-losses")
     assert both[0].caption == f"{text} No profile has all the records of this comparison."
     assert both[1].caption.startswith("heatmap-losses: not run.")
+
+    def damaged(run: Run, profile: str) -> Record | None:
+        if profile == "cpu":
+            raise RecordError("truncated")
+        return None
+
+    with monkeypatch.context() as broken:
+        broken.setattr(table, "find", damaged)
+        assert table._state("heatmap-resolution") == "not run"
     monkeypatch.setattr(table, "doubt", lambda _: "made from a fixture")
     assert results("heatmap-resolution").caption.startswith("heatmap-resolution: not run.")
 
@@ -306,10 +315,12 @@ def test_committed_records_are_whole_current_and_declared(monkeypatch: pytest.Mo
         (dsnt, "method", "auc"),
         (integral, "method", "auc"),
         (stn, "method", "accuracy"),
+        (dark, "argmax", "auc"),
+        (cascade, {"coarse": "argmax", "shared": "refined", "standard": "refined"}, "auc"),
     ],
 )
 def test_chosen_rates_are_those_the_search_found(
-    monkeypatch: pytest.MonkeyPatch, module: ModuleType, reading: str, metric: str
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, reading: str | dict[str, str], metric: str
 ) -> None:
     monkeypatch.delenv("COORDREG_RESULTS")
     experiment = f"{module.__name__.rsplit('.', 1)[1]}-rates"
@@ -320,7 +331,8 @@ def test_chosen_rates_are_those_the_search_found(
         search = results(experiment, profile)
         assert set(chosen) == {label.split()[0] for label in search.labels}
         for loss, rate in chosen.items():
-            found = {label: search.mean(label, reading, metric) for label in search.labels if label.split()[0] == loss}
+            read = reading if isinstance(reading, str) else reading[loss]
+            found = {label: search.mean(label, read, metric) for label in search.labels if label.split()[0] == loss}
             best = max(found, key=lambda label: found[label])
             assert best == f"{loss} {rate:g}", found
             tried = sorted(float(label.split()[-1]) for label in found)

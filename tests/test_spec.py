@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,3 +150,13 @@ def test_arguments_of_another_version_are_refused_with_their_name() -> None:
 
 def test_a_spec_is_not_its_object() -> None:
     assert isinstance(spec(ResNet, depth=152), Spec)  # no weights are made until build()
+
+
+def test_a_description_calls_no_function_but_those_that_make_networks(tmp_path: Path) -> None:
+    stolen = tmp_path / "stolen"
+    foreign = {"make": "coordreg.experiments.measured.write", "name": str(stolen), "data": {}}
+    with pytest.raises(ValueError, match="makes no part of a network"):
+        rebuild(foreign)
+    assert not stolen.with_suffix(".json").exists()
+    made = rebuild({"make": "coordreg.backbones.resnet.head", "channels": 8, "joints": 3})
+    assert made == spec(head, channels=8, joints=3)

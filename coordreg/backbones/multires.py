@@ -31,7 +31,8 @@ def local_contrast(images: Float[Tensor, "B C H W"], kernel: int = 9) -> Float[T
 
     Mean and deviation are those of a square of `kernel` cells over all channels; near the border, of the part of the
     square that lies in the image (for the deviation Torch7's code divides by that share where the root of it would be
-    right, and so do we: borders come out a little flatter). A constant image gives exactly 0. Half precision is
+    right, and so do we: borders come out a little flatter). A constant grey image gives exactly 0; of a coloured
+    one the channels' differences stay. Half precision is
     normalised in single. Source: Torch7's SpatialContrastiveNormalization as to what is computed; the paper names the
     operation and prints no kernel.
     """

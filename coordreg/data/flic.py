@@ -103,9 +103,10 @@ class FLICStore(Store):
 
     def batch(self, index: Int[Tensor, " B"], generator: torch.Generator | None = None) -> Batch:
         """As `Store.batch`; a hint that the augmentation moves out of the picture is beyond [-1, 1]."""
-        plain = super().batch(index)
-        if generator is None or self.augment is None or plain.hint is None:
+        if generator is None or self.augment is None or self.hint is None:
             return super().batch(index, generator)
+        plain = super().batch(index)
+        assert plain.hint is not None
         more = torch.cat([plain.labels.coords, plain.hint.unsqueeze(1)], 1)
         weight = torch.cat([plain.labels.weight, torch.ones_like(plain.hint).unsqueeze(1)], 1)
         seen = torch.cat([plain.visible, torch.ones_like(plain.visible[:, :1])], 1)

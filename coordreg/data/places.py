@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from coordreg.data import coco, flic, flic_formats, h36m_formats, human36m, mpii, pack
+from coordreg.data import coco, h36m_formats, human36m, mpii, pack
 
 #: A file of this name in a data set's folder says that the folder holds no real data. Records made from it are none.
 MARKER = "FIXTURE"
@@ -13,7 +13,7 @@ MARKER = "FIXTURE"
 
 def sets(data: Any) -> Iterator[Any]:
     """The data sets on disk in a configuration, whatever they are wrapped in."""
-    if isinstance(data, mpii.MPII | coco.COCO | human36m.Human36M | flic.FLIC):
+    if isinstance(data, mpii.MPII | coco.COCO | human36m.Human36M):
         yield data
     elif isinstance(data, tuple | list):
         for part in data:
@@ -24,9 +24,8 @@ def sets(data: Any) -> Iterator[Any]:
 
 
 def name_of(data: Any) -> str:
-    """ "mpii", "coco", "human36m" or "flic" of one data set."""
-    known = {mpii.MPII: "mpii", coco.COCO: "coco", human36m.Human36M: "human36m", flic.FLIC: "flic"}
-    return known[type(data)]
+    """ "mpii", "coco" or "human36m" of one data set."""
+    return {mpii.MPII: "mpii", coco.COCO: "coco", human36m.Human36M: "human36m"}[type(data)]
 
 
 def folder(data: Any) -> Path:
@@ -50,10 +49,6 @@ def files(data: Any) -> list[Path]:
         pictures = [root / data.split, root / "images" / data.split]
         boxes = [] if data.boxes == "gt" else [root / data.boxes]
         return [data.annotations(), *boxes, next((path for path in pictures if path.is_dir()), pictures[0])]
-    if isinstance(data, flic.FLIC):
-        name = {"train": "train", "test": "valid"}[data.split] + "_personcentric" * (data.centric == "person")
-        spelled = [root / file.format(name=name) for file in flic_formats.FILES[data.form]]
-        return [next((path for path in spelled if path.is_file()), spelled[0]), root / "images"]
     if data.form == "3dmppe":
         parts = [f"Human36M_subject{s}_{part}.json" for s in data.chosen for part in ("data", "camera", "joint_3d")]
         return [*(root / "annotations" / part for part in parts), root / "images"]

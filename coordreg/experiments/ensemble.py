@@ -46,7 +46,7 @@ def trained(checkpoint: Path) -> tuple[Estimator, dict[str, Any]]:
         config = json.loads(state["config"])
         estimator = recipes.change(rebuild(config["estimator"]), _unweighted).build()
         estimator.load_state_dict(state["model"])
-    except (json.JSONDecodeError, KeyError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
             f"{checkpoint}: its configuration and its weights do not fit together ({error}); train it again"
         ) from error
@@ -116,10 +116,10 @@ def file_of(recipe: str, only: str = "", boxes: str = "gt") -> str:
     return "-".join(part for part in parts if part)
 
 
-def figure(recipe: str, metric: str) -> float:
-    """One number of a recipe's ensemble in labelled boxes, by the first reading of its runs, in percent.
+def figures(recipe: str, metric: str) -> tuple[float, float]:
+    """A recipe's ensemble in labelled boxes, by the first reading of its runs, and its best member, in percent.
 
-    ValueError where it has not been measured, or on a fixture or a part of the data.
+    ValueError where it has not been measured, or on a fixture, a part of the data or other runs than the recipe's.
     """
     data = measured.read(file_of(recipe))
     if data is None:
@@ -127,7 +127,14 @@ def figure(recipe: str, metric: str) -> float:
     for mark, why in (("fixture", "made from a fixture"), ("part", f"measured on {data['people']:,} people alone")):
         if data.get(mark):
             raise ValueError(f"the ensemble of {recipe} is {why}, which is no evidence")
-    return float(next(iter(data["readings"].values()))["at"][metric])
+    wanted = [run.key for run in experiments.runs(recipe, "paper")]
+    if [member["key"] for member in data["members"]] != wanted or data["boxes"] != "gt":
+        raise ValueError(
+            f"the ensemble of {recipe} was measured of other runs than the recipe's (other epochs?), which is no "
+            "evidence"
+        )
+    best = max(float(next(iter(one.values()))["at"][metric]) for one in data["alone"].values())
+    return float(next(iter(data["readings"].values()))["at"][metric]), best
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -213,6 +213,7 @@ PRINTED_MPII: dict[tuple[str, str, str], tuple[tuple[float, ...], float]] = {
 }
 #: Table 9: the entry's AP on test-dev; on test-challenge it is 76.4.
 PRINTED_ENSEMBLE = 78.9
+SCOPE = {"dark-tab9": "val2017 in labelled boxes, which are easier than test-dev's detected ones"}
 #: AP that HRNets trained from scratch may lie lower: our allowance.
 SCRATCH = 1.0
 
@@ -254,8 +255,11 @@ def claims(profile: str) -> list[Claim]:
         add(8, f"DARK above HRNet ({metric})", ours, theirs, metric)
     for table, figures in PRINTED.items():
         for (label, reading), value in figures.items():
-            text = f"{label}, {reading}: {value:.1f} AP or more, in labelled boxes"
             less = 0.0 if label.startswith(("Hourglass", "SimpleBaseline")) else SCRATCH
+            least = value - less - TOLERANCE["points"]
+            text = (
+                f"{label}, {reading}: at least {least:.1f} AP in labelled boxes (printed in detected ones: {value:.1f})"
+            )
             where = side(table, label, reading)
             found.append(as_printed(f"dark-tab{table}", text, where, "AP", value, less, or_more=True))
     return found + _on_mpii() + _of_the_ensemble()
@@ -294,13 +298,17 @@ def _of_the_ensemble() -> list[Claim]:
     low = round(PRINTED_ENSEMBLE - SCRATCH - TOLERANCE["points"], 2)
 
     def average(record: Record) -> float:
-        return ensemble.figure(RECIPES["dark-tab9"], "AP")
+        return ensemble.figures(RECIPES["dark-tab9"], "AP")[0]
 
     def gain(record: Record) -> float:
-        return average(record) - float(record.reading("dark")["at"]["AP"])
+        together, best = ensemble.figures(RECIPES["dark-tab9"], "AP")
+        return together - best
 
-    texts = f"the ensemble: {PRINTED_ENSEMBLE} AP or more, in labelled boxes", "the ensemble above its best member"
+    texts = (
+        f"the ensemble: at least {low:.1f} AP in labelled boxes (printed on test-dev: {PRINTED_ENSEMBLE})",
+        "the ensemble above its best member",
+    )
     return [
         Observation("dark-tab9", texts[0], where, where, "AP", measure=average, low=low, high=100.0),
-        Observation("dark-tab9", texts[1], where, where, "AP", measure=gain, low=0.0, high=100.0),
+        Observation("dark-tab9", texts[1], where, where, "AP", measure=gain, low=0.001, high=100.0),
     ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coordreg.experiments import runs
 from coordreg.experiments.recipes import doubt, here
-from coordreg.records import PROFILES, Record, Run, complete, find
+from coordreg.records import PROFILES, Record, RecordError, Run, complete, find
 from coordreg.running import run_all
 from coordreg.spec import digest
 
@@ -155,11 +155,19 @@ def _state(name: str) -> str:
             wanted = runs(name, profile)
         except ValueError:  # the experiment has no such profile
             continue
-        found = [find(run, profile) for run in wanted]
-        made = sum(record is not None and not doubt(record) for record in found)
+        made = sum(_sound(run, profile) for run in wanted)
         if made > furthest * len(wanted):
             furthest, state = made / len(wanted), f"{made} of {len(wanted)} runs of the {profile} profile are recorded"
     return state
+
+
+def _sound(run: Run, profile: str) -> bool:
+    """Is there a record of it that is whole and evidence?"""
+    try:
+        record = find(run, profile)
+    except RecordError:
+        return False
+    return record is not None and not doubt(record)
 
 
 def _note(declared: Sequence[Run], records: Sequence[Record]) -> str:

@@ -50,7 +50,7 @@ ROWS = ("R1", "H1", "H2", "I*", "I1", "I2")
 STUDIO_ACTIONS = Actions(("stand", "walk", "gesture", "reach", "point", "sit"))
 #: Images of the studio; the street has four times as many, and each studio image is then repeated four times.
 STUDIO = {"smoke": 8, "cpu": 2048, "gpu": 8192}
-#: A small studio (experiment volumes-few): its images, as many as the other's divided by 8.
+#: A small studio (experiment volumes-few): its images, an eighth of the other's but for the smoke profile.
 FEW = {"smoke": 8, "cpu": 256, "gpu": 1024}
 
 #: Heat-map losses in a volume, in one step and in two: value of R, coefficient in I, first value of the learnt factor;
