@@ -439,13 +439,15 @@ def test_other_networks_train(label: str, store: Path) -> None:
 # -- on photographs ----------------------------------------------------------------------------------------------------
 
 
+#: Read before a test sets the variable to a folder of its own.
+REAL = Path(os.environ.get("COORDREG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
 def real(part: str) -> Path:
     """A real miniature, where there is one."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    place = Path(os.environ.get("COORDREG_REAL", beside)) / part
-    if not place.is_dir():
-        pytest.skip(f"there are no real pictures here; set COORDREG_REAL to the folder that contains {part}/")
-    return place
+    if not (REAL / part).is_dir():
+        pytest.skip(f"there are no real pictures here; set COORDREG_DATA to the folder that contains {part}/")
+    return REAL / part
 
 
 def test_a_recipe_on_real_people_of_coco(store: Path) -> None:
