@@ -9,7 +9,7 @@ import typer
 from coordreg import experiments, ledger, records, running
 from coordreg import rerun as reruns
 from coordreg.data.commands import data_app
-from coordreg.experiments import recipes
+from coordreg.experiments import planning, recipes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Coordinate regression: train, measure, predict.")
 app.add_typer(data_app, name="data", help="Look for, fetch, show and pack data sets.")
@@ -25,7 +25,7 @@ def run(
     only: Annotated[str, typer.Option(help="only runs with this label")] = "",
     seed: Annotated[int | None, typer.Option(help="only this seed")] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="train again what is stale")] = False,
-    data: Annotated[str | None, typer.Option(help="profile paper: mpii, coco or human36m")] = None,
+    data: Annotated[str | None, typer.Option(help="profile paper: mpii, coco, flic or human36m")] = None,
     root: Annotated[Path | None, typer.Option(help="profile paper: the folder that contains them")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="profile paper: say what it takes, train nothing")] = False,
     epochs: Annotated[int | None, typer.Option(help="profile paper: other epochs than the paper's")] = None,
@@ -42,7 +42,7 @@ def run(
     if profile == "paper":
         recipes.look_in(root, wanted, data)
         if dry_run:
-            typer.echo(recipes.dry_run([recipes.adapt(r, epochs=epochs) for r in wanted]))
+            typer.echo(planning.dry_run([recipes.adapt(r, epochs=epochs) for r in wanted]))
             return
         wanted = recipes.here(wanted, epochs)
     elif data is not None or root is not None or dry_run or epochs is not None:

@@ -16,33 +16,7 @@ import coordreg
 
 ROOT = Path(coordreg.__file__).parent
 
-#: From the ground up. A module may import from lower floors and, without a circle, from its own.
-FLOORS: list[tuple[str, ...]] = [
-    ("coords", "spec"),
-    ("method", "ensemble", "backbones", "data", "metrics", "plots"),
-    (
-        "baseline",
-        "heatmap",
-        "messages",
-        "mrf",
-        "windows",
-        "cascade",
-        "expectation",
-        "dsnt",
-        "stn",
-        "integral",
-        "dark",
-        "rle",
-        "poseur",
-        "endtoend",
-    ),
-    ("train", "fingerprint", "provenance"),
-    ("records", "running"),
-    ("experiments",),
-    ("papers", "verdicts", "ledger", "rerun", "predict"),
-    ("__main__",),
-]
-#: The chapters in the order of the book: each may import those before it, none after it.
+#: The chapters' modules in the order of the book: each may import those before it, none after it.
 CHAPTERS = (
     "heatmap",
     "messages",
@@ -54,10 +28,24 @@ CHAPTERS = (
     "stn",
     "integral",
     "dark",
+    "flow",
     "rle",
+    "attention",
+    "queries",
     "poseur",
     "endtoend",
 )
+#: From the ground up. A module may import from lower floors and, without a circle, from its own.
+FLOORS: list[tuple[str, ...]] = [
+    ("coords", "spec"),
+    ("method", "ensemble", "backbones", "data", "metrics", "plots"),
+    ("baseline", *CHAPTERS),
+    ("train", "fingerprint", "provenance"),
+    ("records", "running"),
+    ("experiments",),
+    ("papers", "verdicts", "ledger", "rerun", "predict"),
+    ("__main__",),
+]
 
 #: What comes with a dependency: cycler with matplotlib.
 BROUGHT = {"cycler"}

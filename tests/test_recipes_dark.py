@@ -27,7 +27,7 @@ from coordreg.data.halfbody import HalfBody
 from coordreg.data.hosted import Hosted
 from coordreg.data.mpii import MPII
 from coordreg.dsnt import DSNT
-from coordreg.experiments import ensemble, measured, paper_dark, recipes
+from coordreg.experiments import ensemble, measured, paper_dark, planning, recipes
 from coordreg.experiments.claims import Observation, Side, Widening
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap, QuarterSecond, QuarterSign
 from coordreg.integral import Integral, Matching
@@ -167,7 +167,7 @@ def test_networks() -> None:
             assert (maps.make, arguments(maps)) == (
                 head, {"channels": 2048, "joints": joints, "widths": (256, 256, 256)}
             )  # fmt: skip
-        built = recipes.on_meta(run.estimator)
+        built = planning.on_meta(run.estimator)
         assert parameters(built) == count
         if network in COST:
             assert round(giga(macs(built, (128, 96), "published"), "published"), 2) == COST[network]

@@ -14,6 +14,7 @@ from test_recipes import PAPER, of, only, only_three
 
 from coordreg import experiments, ledger, records, verdicts
 from coordreg.data.coco import COCO
+from coordreg.data.flic import FLIC
 from coordreg.data.halves import Halves
 from coordreg.data.human36m import Human36M
 from coordreg.data.mpii import MPII
@@ -32,7 +33,7 @@ from coordreg.spec import describe
 WHOLE = {
     ("mpii", "train"): 22246, ("mpii", "valid"): 2958, ("coco", "train2017"): 149813, ("coco", "val2017"): 6352,
     ("human36m 2", "train"): 312188, ("human36m 2", "test"): 8600, ("human36m 1", "train"): 377000,
-    ("human36m 1", "test"): 3500,
+    ("human36m 1", "test"): 3500, ("flic", "train"): 3987, ("flic", "test"): 1016,
 }  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], int]:
         most = one.count if isinstance(one, Human36M) else one.limit
         return range(min(lengths[named(one)], lengths[named(one)] if most is None else most))
 
-    for kind in (MPII, COCO, Human36M):
+    for kind in (MPII, COCO, FLIC, Human36M):
         monkeypatch.setattr(kind, "open", opened)
     return lengths
 
@@ -86,6 +87,8 @@ def test_whole_copies_leave_every_recipe_as_it_is(copies: dict[tuple[str, str], 
         ("integral-tab1", "I1", ("mpii", "valid"), 2_800),
         ("integral-tab6", "H1", ("coco", "train2017"), 100_000),
         ("integral-tab6", "H1", ("coco", "val2017"), 5_000),
+        ("cascade-tab3", "cascade 4x", ("flic", "train"), 3_000),
+        ("cascade-tab3", "cascade 4x", ("flic", "test"), 900),
         ("integral-tab7", "I* 2", ("mpii", "train"), 1_000),  # the half in the plane
         ("integral-tab7", "I* 2", ("human36m 2", "train"), 250_000),  # the half in space
         ("integral-tab7", "I* 1", ("human36m 2", "test"), 3_500),  # without S9

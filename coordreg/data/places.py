@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from coordreg.data import coco, h36m_formats, human36m, mpii, pack
+from coordreg.data import coco, flic, flic_formats, h36m_formats, human36m, mpii, pack
 
 #: A file of this name in a data set's folder says that the folder holds no real data. Records made from it are none.
 MARKER = "FIXTURE"
@@ -13,7 +13,7 @@ MARKER = "FIXTURE"
 
 def sets(data: Any) -> Iterator[Any]:
     """The data sets on disk in a configuration, whatever they are wrapped in."""
-    if isinstance(data, mpii.MPII | coco.COCO | human36m.Human36M):
+    if isinstance(data, mpii.MPII | coco.COCO | flic.FLIC | human36m.Human36M):
         yield data
     elif isinstance(data, tuple | list):
         for part in data:
@@ -24,8 +24,8 @@ def sets(data: Any) -> Iterator[Any]:
 
 
 def name_of(data: Any) -> str:
-    """ "mpii", "coco" or "human36m" of one data set."""
-    return {mpii.MPII: "mpii", coco.COCO: "coco", human36m.Human36M: "human36m"}[type(data)]
+    """ "mpii", "coco", "flic" or "human36m" of one data set."""
+    return {mpii.MPII: "mpii", coco.COCO: "coco", flic.FLIC: "flic", human36m.Human36M: "human36m"}[type(data)]
 
 
 def folder(data: Any) -> Path:
@@ -44,6 +44,10 @@ def files(data: Any) -> list[Path]:
     if isinstance(data, mpii.MPII):
         short = {"valid": "val"}.get(data.split, data.split)
         spelled = [root / name.format(split=data.split, short=short) for name in mpii.FILES[data.form]]
+        return [next((path for path in spelled if path.is_file()), spelled[0]), root / "images"]
+    if isinstance(data, flic.FLIC):
+        name = {"test": "valid"}.get(data.split, data.split) + {"person": "_personcentric"}.get(data.centric, "")
+        spelled = [root / place.format(name=name) for place in flic_formats.FILES[data.form]]
         return [next((path for path in spelled if path.is_file()), spelled[0]), root / "images"]
     if isinstance(data, coco.COCO):
         pictures = [root / data.split, root / "images" / data.split]

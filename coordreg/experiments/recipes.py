@@ -1,4 +1,4 @@
-"""The papers' own recipes on the papers' own data: how a schedule in epochs becomes steps, and what it will take.
+"""The papers' own recipes on the papers' own data: how a schedule in epochs becomes steps, and where the data lie.
 
 A recipe is an experiment of the profile "paper": a list of runs whose training is the paper's. Its steps follow from
 epochs and the published number of training images, so that its key is the same on every machine. Where a set is not
@@ -13,20 +13,15 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torchvision.models import get_weight
-
-from coordreg.backbones.cost import giga, macs
-from coordreg.backbones.resnet import parameters
 from coordreg.data.coco import COCO
+from coordreg.data.flic import FLIC
 from coordreg.data.halves import Halves
 from coordreg.data.human36m import Human36M
 from coordreg.data.mpii import MPII
-from coordreg.data.places import MARKER, files, folder, is_fixture, name_of, sets
+from coordreg.data.places import name_of, sets
 from coordreg.experiments.claims import LOWER, Observation, Side
 from coordreg.records import Record, Run, load
 from coordreg.spec import Spec, describe, digest
-from coordreg.train import Cosine
 
 
 class Split(NamedTuple):
@@ -40,12 +35,14 @@ class Split(NamedTuple):
         return f"{self.images:,} {'estimated' if self.estimated else 'published'}"
 
 
-#: Every split that a recipe reads: people of MPII and COCO, frames of Human3.6M by protocol.
+#: Every split that a recipe reads: people of MPII, COCO and FLIC, frames of Human3.6M by protocol.
 PUBLISHED = {
     "mpii train": Split(22_246, "the list in circulation, which leaves Tompson et al.'s 2,958 people aside"),
     "mpii valid": Split(2_958, "Tompson et al. 2015's validation split"),
     "coco train2017": Split(149_813, "people that are neither crowds nor without labels"),
     "coco val2017": Split(6_352, "the same, in 2,346 pictures"),
+    "flic train": Split(3_987, "Tompson et al. 2015, section 5"),
+    "flic test": Split(1_016, "the same"),
     "human36m 2 train": Split(312_188, "every fifth of 1,559,752 frames of five subjects, sequence by sequence"),
     "human36m 2 test": Split(8_600, "every 64th of about 550,000 frames of S9 and S11", True),
     "human36m 1 train": Split(377_000, "protocol 2's and every fifth of about 324,000 frames of S9", True),
@@ -126,7 +123,7 @@ def find(value: Any, name: str) -> list[Any]:
 
 
 def adapt(run: Run, images: int | None = None, epochs: int | None = None) -> Run:
-    """The recipe for a copy of `images`, or for other `epochs`: the same run with its own steps, pre-training included.
+    """The recipe for a copy of `images`, or for other `epochs`: the same run with its own steps, those of phases too.
 
     A copy that is `whole` leaves the run as it is.
     """
@@ -139,8 +136,10 @@ def adapt(run: Run, images: int | None = None, epochs: int | None = None) -> Run
     share = wanted / run.training.steps
 
     def edit(made: Spec) -> Spec:
-        pretrain = dict(made.kwargs).get("pretrain")
-        return made.replace(pretrain=max(1, round(share * pretrain))) if pretrain else made
+        given = dict(made.kwargs)
+        pretrain, phases = given.get("pretrain"), given.get("phases")
+        changes = {"pretrain": max(1, round(share * pretrain))} if pretrain else {}
+        return made.replace(**changes, **({"phases": tuple(round(share * n) for n in phases)} if phases else {}))
 
     training = replace(run.training, steps=wanted, batch=batch)
     return replace(run, estimator=change(run.estimator, edit), training=training)
@@ -155,7 +154,7 @@ def needs(runs: Sequence[Run]) -> list[str]:
 
 
 def look_in(root: Path | None, runs: Sequence[Run], data: str | None = None) -> None:
-    """Let the loaders look in `root`, the folder that contains mpii/, coco/ or human36m/, or one of these itself.
+    """Let the loaders look in `root`, the folder that contains mpii/, coco/, flic/ or human36m/, or one of them.
 
     root: None leaves it to the environment (`pack.locate`). data: the set that the caller means. ValueError if the runs
     do not need it, or `root` is no folder.
@@ -181,7 +180,7 @@ def _images(data: Any, counted: Mapping[str, int]) -> int:
 
 def _told(data: Any, short: Mapping[str, int]) -> Any:
     """A configuration in which every data set of `short` says how many images it has; it opens to the same store."""
-    if isinstance(data, MPII | COCO | Human36M):
+    if isinstance(data, MPII | COCO | FLIC | Human36M):
         count: Any = short.get(digest(describe(data)))
         told: dict[str, Any] = {"count" if isinstance(data, Human36M) else "limit": count}
         return data if count is None else replace(data, **told)
@@ -276,80 +275,7 @@ def in_ratio(row: str, text: str, side: Side, other: Run, metric: str, ratio: fl
     return Observation(row, text, better=side, worse=beside, metric=metric, measure=measure, low=-width, high=width)
 
 
-# -- what it will take -------------------------------------------------------------------------------------------------
-
-
-def on_meta(estimator: Spec) -> Any:
-    """The network without numbers: shapes only, no weights fetched."""
-    bare = change(estimator, lambda made: made.replace(weights=None) if dict(made.kwargs).get("weights") else made)
-    with torch.device("meta"):
-        return bare.build()
-
-
-def side(data: Any) -> tuple[int, int]:
-    """(H, W) of what the network sees."""
-    size = next(sets(data)).size
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def plan(run: Run) -> list[str]:
-    """What a run will take, in lines: network, steps, optimiser, schedule, augmentation, measurement."""
-    network, training, epochs = on_meta(run.estimator), run.training, epochs_of(run)
-    height, width = side(run.train)
-    cost = giga(macs(network, (height, width)))
-    schedule: Any = training.schedule
-    if isinstance(schedule, Cosine):
-        falls = f"cosine after {schedule.warmup} steps of warm-up"
-    else:
-        at = [f"epoch {m * epochs:g} (step {round(m * training.steps):,})" for m in schedule.milestones]
-        falls = f"x {schedule.gamma:g} at {' and '.join(at)}" if at else "constant"
-    augment = next((one.augment for one in sets(run.train) if one.augment is not None), None)
-    kinds = "none" if augment is None else ", ".join(
-        f"{f.name} {getattr(augment, f.name):g}" for f in fields(augment) if isinstance(getattr(augment, f.name), float)
-    )  # fmt: skip
-    pretrain = max(find(run.estimator, "pretrain"), default=0)
-    trained, tested = (
-        " and ".join(f"{name_of(one)} {one.split} ({split(one)})" for one in sets(part))
-        for part in (run.train, run.test)
-    )
-    known = "estimated" if epoch(run.train).estimated else "published"
-    lines = [
-        f"{run.label}, seed {run.seed} ({run.key})",
-        f"  network       {parameters(network):,} parameters, {cost:.2f} G multiply-adds at {height} x {width} px",
-        f"  training      {training.steps:,} steps: {epochs} epochs of {published(run.train):,} images ({known}), "
-        f"batch {training.batch}",
-        f"  optimiser     {training.optimiser}, rate {training.lr:g}, {falls}",
-        *([f"  first         {pretrain:,} steps with the heat-map loss alone"] if pretrain else []),
-        f"  augmentation  {kinds}",
-        f"  data          {trained}; tested on {tested}, read by {', '.join(r.name for r in run.readings)}",
-    ]
-    return lines
-
-
-def needed(runs: Sequence[Run]) -> list[tuple[str, bool]]:
-    """Files and folders that runs need, published weights included, and whether each is there."""
-    paths = [path for run in runs for one in sets((run.train, run.test)) for path in files(one)]
-    found = [(str(path), path.exists()) for path in dict.fromkeys(paths)]
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    for name in dict.fromkeys(w for run in runs for w in find(run.estimator, "weights") if w):
-        file = cache / Path(get_weight(name).url).name
-        found.append((f"{file} ({name}; downloaded when first used)", file.is_file()))
-    return found
-
-
-def dry_run(runs: Sequence[Run]) -> str:
-    """Everything of `plan` and `needed`, without opening data or building networks."""
-    lines = [line for run in runs for line in plan(run)]
-    lines += ["", "files"]
-    lines += [f"  {'there  ' if there else 'MISSING'}  {name}" for name, there in needed(runs)]
-    if any(is_fixture(run.train, run.test) for run in runs):
-        marked = {str(folder(o)) for r in runs for o in sets((r.train, r.test)) if (folder(o) / MARKER).is_file()}
-        lines += ["", f"{', '.join(sorted(marked))}: marked as a fixture; records made from it are no evidence"]
-    return "\n".join(lines)
-
-
 __all__ = [
-    "PUBLISHED", "ROUGH", "TOLERANCE", "WHOLE", "Split", "adapt", "as_printed", "change", "doubt", "dry_run", "epoch",
-    "epochs_of", "figure", "find", "here", "in_ratio", "look_in", "needed", "needs", "on_meta", "paper_only", "plan",
-    "published", "side", "split", "steps", "whole",
+    "PUBLISHED", "ROUGH", "TOLERANCE", "WHOLE", "Split", "adapt", "as_printed", "change", "doubt", "epoch", "epochs_of",
+    "figure", "find", "here", "in_ratio", "look_in", "needs", "paper_only", "published", "split", "steps", "whole",
 ]  # fmt: skip
