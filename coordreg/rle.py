@@ -35,9 +35,9 @@ class Terms:
     """What the loss counts, and how often. `Terms()` is the derivation, (7.7), each term once.
 
     widths: how often log sigma counts on an axis. per_axis: the flow's log-density once a joint, or once for each of
-    its axes. constant: whether log s counts, up to LIMIT an axis; nodes: see `log_s`. sign: 1 for (7.1), -1 for its mirror
-    image. average: over "labelled" joints, a sum over the joints divided by the number of "images", or by that of
-    "all" joints.
+    its axes. constant: whether log s counts, up to LIMIT an axis; nodes: see `log_s`. sign: 1 for (7.1), -1 for its
+    mirror image. average: over "labelled" joints, a sum over the joints divided by the number of "images", or by that
+    of "all" joints.
     """
 
     base: Base = field(default_factory=Laplace)

@@ -124,6 +124,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.refused: dict[str, str] = {}
+        self._names = experiments.names()
         self._runs: dict[tuple[str, str], list[Run]] = {}
         self._records: dict[Any, Record | None] = {}
         self._stale: dict[str, list[str]] = {}
@@ -131,10 +132,10 @@ class Shelf:
     def runs(self, experiment: str, profile: str) -> list[Run]:
         """The runs of an experiment; none where it has no such profile."""
         if (experiment, profile) not in self._runs:
-            if experiment not in experiments.names():
+            if experiment not in self._names:
                 experiments.runs(experiment, profile)  # its message lists what there is
             try:
-                self._runs[experiment, profile] = experiments.runs(experiment, profile)
+                self._runs[experiment, profile] = self._names[experiment](profile)
             except ValueError:
                 self._runs[experiment, profile] = []
         return self._runs[experiment, profile]
