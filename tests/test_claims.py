@@ -246,7 +246,7 @@ def test_every_declared_claim_can_be_judged(profile: str) -> None:
                 assert shown[0] == shown[1], claim.text
             assert claim.better != claim.worse
             # a negative margin is a claim of being no worse by more than that, and has to say so
-            assert claim.margin >= 0 or "at most one point below" in claim.text and claim.margin == -1
+            assert claim.margin >= 0 or ("at most one point below" in claim.text and claim.margin == -1)
             checked += 1
     assert checked >= 5
 
