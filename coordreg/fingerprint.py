@@ -8,7 +8,7 @@ import ast
 import hashlib
 import inspect
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,15 @@ def _definition(module: str, name: str) -> tuple[str, tuple[tuple[str, str], ...
 
 def roots(value: Any) -> set[tuple[str, str]]:
     """The classes and functions of ours that a configuration names."""
+    try:
+        return set(_roots(value))
+    except TypeError:  # a list or a dict in it: nothing to look it up by
+        return _roots.__wrapped__(value)
+
+
+@lru_cache(maxsize=4096)
+def _roots(value: Any) -> set[tuple[str, str]]:
+    """Values that are equal, as 1 and 1.0 are, name the same ones."""
     found: set[tuple[str, str]] = set()
     if isinstance(value, Spec):
         found |= roots(value.make)
@@ -144,4 +153,6 @@ def _reached(start: frozenset[tuple[str, str]]) -> dict[str, str]:
 def changed(recorded: dict[str, str], *values: Any) -> list[str]:
     """Definitions whose code differs from the recorded one, or that came or went; empty if nothing did."""
     now = fingerprint(*values)
+    if now == recorded:
+        return []
     return sorted(k for k in recorded.keys() | now.keys() if recorded.get(k) != now.get(k))

@@ -112,8 +112,16 @@ class Record:
 
     def images(self, name: str) -> dict[str, NDArray[Any]]:
         """Metrics of each test image for one reading, float16 arrays of length N by metric, and joint counts."""
-        stored = self._stored
-        return {key.split("/", 1)[1]: stored[key] for key in stored.files if key.startswith(f"{name}/")}
+        return {key.split("/", 1)[1]: self._array(key) for key in self._stored.files if key.startswith(f"{name}/")}
+
+    def image(self, name: str, metric: str) -> NDArray[Any]:
+        """One metric of each test image for one reading, or their joint counts (metric="count"): (N,)."""
+        if f"{name}/{metric}" not in self._stored.files:
+            raise ValueError(
+                f"record {self.data['key']}: got reading {name!r} and metric {metric!r}, expected a pair of "
+                f"{', '.join(self._stored.files)}"
+            )
+        return self._array(f"{name}/{metric}")
 
     @property
     def names(self) -> list[str]:
@@ -122,13 +130,23 @@ class Record:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything in that .npz."""
-        stored = self._stored
-        return {key: stored[key] for key in stored.files}
+        return {key: self._array(key) for key in self._stored.files}
 
-    @property
+    @cached_property
     def _stored(self) -> Any:
         """The .npz; its arrays are unpacked when they are asked for."""
         return np.load(io.BytesIO(self._bytes), allow_pickle=False)
+
+    @cached_property
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    def _array(self, key: str) -> NDArray[Any]:
+        """An array of the .npz, unpacked once; for everyone who asks, so not to be written to."""
+        if key not in self._arrays:
+            self._arrays[key] = self._stored[key]
+            self._arrays[key].flags.writeable = False
+        return self._arrays[key]
 
     @cached_property
     def _bytes(self) -> bytes:

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 #: Where functions lie that a stored description may name; classes may be anywhere in coordreg.
@@ -53,19 +54,29 @@ def _build(value: Any) -> Any:
     return value
 
 
+#: What is written down as it is.
+PLAIN = frozenset({int, str, bool, type(None)})
+
+
+@cache
+def _fields(make: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(make))
+
+
 def describe(value: Any) -> Any:
     """A description as plain JSON data. Raises ValueError for a value that could not be rebuilt from it."""
+    if type(value) in PLAIN:  # most are numbers
+        return value
+    if isinstance(value, (tuple, list)):
+        return list(value) if PLAIN.issuperset(map(type, value)) else [describe(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"describe: {value} has no place in a configuration; give a finite number or None")
-    if value is None or isinstance(value, bool | int | float | str):  # most are numbers
+    if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Spec):
         return {"make": _name(value.make), **{k: describe(v) for k, v in value.kwargs}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"make": _name(type(value)), **fields}
-    if isinstance(value, tuple | list):
-        return [describe(v) for v in value]
+        return {"make": _name(type(value)), **{name: describe(getattr(value, name)) for name in _fields(type(value))}}
     if isinstance(value, dict):
         return {str(k): describe(v) for k, v in value.items()}
     raise ValueError(

@@ -127,6 +127,7 @@ class Shelf:
         self._names = experiments.names()
         self._runs: dict[tuple[str, str], list[Run]] = {}
         self._records: dict[Any, Record | None] = {}
+        self._empty: dict[str, bool] = {}
         self._stale: dict[str, list[str]] = {}
 
     def runs(self, experiment: str, profile: str) -> list[Run]:
@@ -142,6 +143,10 @@ class Shelf:
 
     def record(self, run: Run, profile: str) -> Record | None:
         """The record of a run if it is whole and sound."""
+        if profile not in self._empty:  # spares the keys of hundreds of runs that nobody has started
+            self._empty[profile] = not any(root().joinpath(profile).glob("*.json"))
+        if self._empty[profile]:
+            return None
         key = (profile, run.key, tuple(r.name for r in run.readings), run.keep > 0)
         if key not in self._records:
             self._records[key] = None
@@ -213,8 +218,9 @@ def _entry(row: Row, claims: dict[str, list[Claim]], exact: Exact | None, scope:
             continue
         needed = list(dict.fromkeys(side.experiment for c in wanted for side in c.sides))
         lacking = {name: shelf.lacking(name, profile) for name in needed}
-        keys = {run.key for name in needed for run in shelf.runs(name, profile)}
-        refused += [f"refused: {why}" for key, why in shelf.refused.items() if key in keys]
+        if shelf.refused:
+            keys = {run.key for name in needed for run in shelf.runs(name, profile)}
+            refused += [f"refused: {why}" for key, why in shelf.refused.items() if key in keys]
         if all(total and not absent for absent, total in lacking.values()):
             return _judged(row, profile, wanted, exact, scope, refused, shelf)
         if profile == "paper":  # said by the row's recipe

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coordreg.data import coco, flic, flic_formats, h36m_formats, human36m, mpii, pack
+from coordreg.spec import PLAIN
 
 #: A file of this name in a data set's folder says that the folder holds no real data. Records made from it are none.
 MARKER = "FIXTURE"
@@ -17,10 +18,10 @@ def sets(data: Any) -> Iterator[Any]:
         yield data
     elif isinstance(data, tuple | list):
         for part in data:
-            yield from sets(part)
+            if type(part) not in PLAIN:
+                yield from sets(part)
     elif is_dataclass(data) and not isinstance(data, type):
-        for f in fields(data):
-            yield from sets(getattr(data, f.name))
+        yield from sets([getattr(data, f.name) for f in fields(data)])
 
 
 def name_of(data: Any) -> str:

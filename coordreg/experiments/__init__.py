@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from functools import cache
 
 from coordreg.records import Run, check_profile
 
@@ -15,6 +16,11 @@ Experiment = Callable[[str], list[Run]]
 
 def names() -> dict[str, Experiment]:
     """All experiments by name, such as "heatmap-resolution"."""
+    return dict(_names())
+
+
+@cache
+def _names() -> dict[str, Experiment]:
     found: dict[str, Experiment] = {}
     for module in pkgutil.iter_modules(__path__):
         loaded = importlib.import_module(f"{__name__}.{module.name}")

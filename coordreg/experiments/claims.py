@@ -172,9 +172,9 @@ def _paired(
                 f"judge: {claim.text!r} pairs seed {a['config']['seed']} with {b['config']['seed']} on test sets "
                 f"{a['data']['test']} and {b['data']['test']}; both sides need the same seeds and test images"
             )
-        left, right = a.images(sides[0].reading), b.images(sides[1].reading)
-        count = left["count"].astype(np.float64)[chosen]
-        gain = (left[claim.metric].astype(np.float64) - right[claim.metric].astype(np.float64))[chosen]
+        left, right = (r.image(side.reading, claim.metric) for r, side in zip((a, b), sides, strict=True))
+        count = a.image(sides[0].reading, "count").astype(np.float64)[chosen]
+        gain = (left.astype(np.float64) - right.astype(np.float64))[chosen]
         hits.append(unit * gain * count)
         counts.append(count)
     return np.stack(hits), np.stack(counts)
