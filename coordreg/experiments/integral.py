@@ -258,7 +258,7 @@ def lsp(profile: str) -> list[Run]:
             regulariser=Matching(Gaussian(sigma=1.5), MSE()), pretrain=base[0].training.steps // 2
         ),
     }
-    readings = (Reading("method"), Reading("flip-points", flip="points"))
+    readings = (Reading("method"), Reading("flip-points", flip="points"), Reading("argmax", Argmax()))
     return [
         replace(run, label=label, estimator=run.estimator.replace(method=made), readings=readings)
         for label, made in rows.items()
