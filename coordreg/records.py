@@ -159,12 +159,16 @@ class Record:
 
     @property
     def stale(self) -> list[str]:
-        """Definitions of the library that have changed since the run (empty if none has)."""
+        """Definitions of the library that have changed since the run (empty if none has).
+
+        A reading that the record does not hold has not been measured at all, which is `find`'s to say.
+        """
         if self.run is None:
             return []
         found = changed(self.data["code"], *reached(self.run))
         for reading in self.run.readings:
-            found += changed(self.data["readings"][reading.name]["code"], reading.decoder)
+            if reading.name in self.data["readings"]:
+                found += changed(self.data["readings"][reading.name]["code"], reading.decoder)
         return sorted(set(found))
 
 

@@ -117,6 +117,17 @@ def test_a_new_reading_joins_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> No
     assert set(new.images("argmax")) == set(new.images("origin"))
 
 
+def test_a_reading_that_was_never_measured_makes_no_record_stale() -> None:
+    run = replace(_runs()[0], readings=(Reading("argmax", Argmax()),), keep=0)
+    path = execute(run, "smoke", progress=False).path
+    asked = replace(run, readings=(*run.readings, Reading("origin", Argmax(empty="origin"))))
+    assert load(path, asked).stale == []
+    assert find(asked, "smoke") is None  # it is missing, which is another thing
+    data = json.loads(path.read_text())
+    data["readings"]["argmax"]["code"] = dict.fromkeys(data["readings"]["argmax"]["code"], "0")
+    assert Record(data, path, asked).stale  # what was measured is still looked at
+
+
 def test_label_and_readings_are_outside_the_key_and_the_seed_inside() -> None:
     run = _runs()[0]
     assert replace(run, label="other", readings=(), keep=3).key == run.key
