@@ -13,6 +13,7 @@ from torch.optim import Adam
 from benchmarks import loops
 from benchmarks.rows_ap import AP
 from benchmarks.rows_expectation import EXPECTATION
+from benchmarks.rows_poseur import POSEUR
 from benchmarks.timing import Row, Sizes, interleave
 from coordreg.backbones.resnet import DeconvHead, ResNet
 from coordreg.coords import Labels, apply_affine, crop_affine, from_pixels, to_pixels
@@ -216,6 +217,7 @@ ROWS: dict[str, Callable[[Sizes], Row | None]] = {
     "kornia-targets": kornia_targets,
     **EXPECTATION,
     **AP,
+    **POSEUR,
     "training": training,
     "rendering-1": lambda s: rendering(s, 1),
     "rendering-2": lambda s: rendering(s, 2),

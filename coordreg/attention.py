@@ -93,9 +93,9 @@ def emsda(
     b, q, m, levels, s, _ = at.shape
     total: Tensor | None = None
     for i in range(levels):
-        level = maps[i].contiguous(memory_format=torch.channels_last)  # all channels of a cell lie side by side
-        found = sample(level, at[:, :, :, i].reshape(b, q * m, s, 2))  # (B, C, Q M, S)
-        part = (found * share[:, :, :, i].reshape(b, 1, q * m, s)).sum(-1)
+        found = sample(maps[i], at[:, :, :, i].reshape(b, q * m, s, 2).transpose(1, 2))  # (B, C, S, Q M)
+        weights = share[:, :, :, i].reshape(b, q * m, s).transpose(1, 2).contiguous()
+        part = (found * weights.unsqueeze(1)).sum(-2)  # long rows of Q M; sums along rows of S would be slow
         total = part if total is None else total + part
     assert total is not None
     c = total.shape[1]

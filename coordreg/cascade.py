@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coordreg.backbones.multires import Banks
-from coordreg.coords import Batch, Labels, Pairs, Points, flip_coords, flip_images, swap
+from coordreg.coords import Batch, Labels, Pairs, Points
 from coordreg.heatmap import MSE, Argmax, Compares, Draws, Gaussian, Heatmap
-from coordreg.method import Estimator, Maps, Method
+from coordreg.method import Estimator, Maps, Method, averaged, both_sides
 from coordreg.windows import FineNet, Window, local, locate
 
 # -- coarse and fine together ------------------------------------------------------------------------------------------
@@ -212,13 +212,9 @@ class Cascade(Estimator):
         self, images: Float[Tensor, "B 3 H W"], hint: Tensor | None = None, flip: Pairs | None = None
     ) -> Points:
         """As `Estimator.predict`; with `flip` the points of the image and of its mirror image are averaged."""
-        points = super().predict(images, hint)
         if flip is None:
-            return points
-        hint = None if hint is None else flip_coords(hint.unsqueeze(1), ()).squeeze(1)
-        other = super().predict(flip_images(images), hint)
-        coords = 0.5 * (points.coords + flip_coords(other.coords, flip))
-        return Points(coords, 0.5 * (points.score + swap(other.score, flip)))
+            return super().predict(images, hint)
+        return averaged(*both_sides(super().predict, images, hint, flip))
 
 
 __all__ = [

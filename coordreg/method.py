@@ -4,14 +4,15 @@ Six systems differ in four functions: `encode` (labels -> target), `loss`, `deco
 outputs of a mirrored image, or of several models, are put together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coordreg.coords import Batch, Labels, Pairs, Points, flip_images, swap
+from coordreg.coords import Batch, Labels, Pairs, Points, flip_coords, flip_images, swap
 
 # -- what a head produces and a method reads --------------------------------------------------------------------------
 
@@ -183,3 +184,35 @@ class Estimator(nn.Module):
         finally:
             for module, mode in modes.items():
                 module.training = mode
+
+
+# -- for estimators with a `predict` of their own ---------------------------------------------------------------------
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; each part's own mode is put back afterwards, also after an exception."""
+    modes = {part: part.training for part in module.modules()}  # a frozen layer stays frozen
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def both_sides(
+    predict: Callable[[Tensor, Tensor | None], Points],
+    images: Float[Tensor, "B 3 H W"],
+    hint: Float[Tensor, "B d"] | None,
+    pairs: Pairs,
+) -> tuple[Points, Points]:
+    """Points of the images, and those of their mirror images turned back; `predict` gets images and their hints."""
+    mirrored = None if hint is None else flip_coords(hint.unsqueeze(1), ()).squeeze(1)
+    points, other = predict(images, hint), predict(flip_images(images), mirrored)
+    return points, Points(flip_coords(other.coords, pairs), swap(other.score, pairs))
+
+
+def averaged(one: Points, other: Points) -> Points:
+    """The mean of two answers, coordinates and scores."""
+    return Points(0.5 * (one.coords + other.coords), 0.5 * (one.score + other.score))

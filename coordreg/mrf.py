@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from coordreg.coords import Batch, Labels, Pairs, Points, flip_images
 from coordreg.heatmap import Heatmap
 from coordreg.messages import MESSAGES, TORSO, convolve, histograms, infer, levels, normalised, torso_map
-from coordreg.method import Estimator, Method
+from coordreg.method import Estimator, Method, evaluating
 
 # -- models -----------------------------------------------------------------------------------------------------------
 
@@ -202,6 +202,15 @@ def _inverse_softplus(x: Tensor) -> Tensor:
 
 # -- with a part detector ---------------------------------------------------------------------------------------------
 
+
+def merged(estimator: Estimator, images: Float[Tensor, "B 3 H W"], flip: Pairs | None) -> Any:
+    """The network's output; with `flip` merged with that for the mirror images, turned back."""
+    output, method = estimator(images), estimator.method
+    if flip is None:
+        return output
+    return method.merge([output, method.unflip(estimator(flip_images(images)), flip)])
+
+
 DETECTOR = ("beside", "joint", "frozen")
 
 
@@ -263,13 +272,6 @@ class SpatialEstimator(Estimator):
 
         Outputs of a flip test are merged before the spatial model sees them. Raises ValueError without a hint.
         """
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            output = self(images)
-            if flip is not None:
-                output = self.method.merge([output, self.method.unflip(self(flip_images(images)), flip)])
-            return self.method.decoder(self.spatial(self.method.compare.activate(output), hint))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with evaluating(self):
+            maps = self.method.compare.activate(merged(self, images, flip))
+            return self.method.decoder(self.spatial(maps, hint))

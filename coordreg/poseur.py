@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from coordreg.attention import SlowLinear, check_maps
 from coordreg.backbones.cost import macs
 from coordreg.backbones.levels import STRIDES
-from coordreg.coords import Labels, Pairs, Points, flip_coords, flip_images, swap
+from coordreg.coords import Labels, Pairs, Points
 from coordreg.dsnt import known
 from coordreg.expectation import full
 from coordreg.flow import RealNVP
-from coordreg.method import Estimator, Maps, Method
+from coordreg.method import Estimator, Maps, Method, averaged, both_sides
 from coordreg.queries import DecoderLayer, Jittered, KeypointEncoder, Layer, Seen, Uniform, apart, placed
 from coordreg.rle import RLE, DistributionHead, Distributions, Within
 
@@ -57,18 +57,6 @@ class Queried(Maps):
 
 
 # -- the head ----------------------------------------------------------------------------------------------------------
-
-
-class Guess(DistributionHead):
-    """The guess from pooled features; on the meta device, too, which has no autocast to switch off."""
-
-    def forward(self, features: Tensor) -> Float[Tensor, "B J e"]:
-        """Features (B, C, h, w) -> centres and raw widths."""
-        if not features.is_meta:
-            return super().forward(features)
-        pooled = features.mean((-2, -1))
-        found = [layer(pooled).unflatten(-1, (self.joints, self.dims)) for layer in (self.centre, self.width)]
-        return torch.cat(found, -1)
 
 
 class PoseurHead(nn.Module):
@@ -129,7 +117,7 @@ class PoseurHead(nn.Module):
         if initial == "learned":
             self.start = SlowLinear(width, 2, layer.rate if layer.slow_references else 1.0)
         else:
-            self.guess = Guess(channels[-1] if pooled == "backbone" else width, joints, unit=unit)
+            self.guess = DistributionHead(channels[-1] if pooled == "backbone" else width, joints, unit=unit)
         self.decoder = nn.ModuleList(DecoderLayer(width, len(channels), layer) for _ in range(1 if shared else layers))
         self.register_load_state_dict_pre_hook(_same_joints)
 
@@ -315,17 +303,15 @@ class Poseur(Estimator):
         self, images: Float[Tensor, "B 3 H W"], hint: Tensor | None = None, flip: Pairs | None = None
     ) -> Points:
         """As `Estimator.predict`; with `flip` points and scores of the image and of its mirror image are averaged."""
-        points = super().predict(images, hint)
         if flip is None:
-            return points
-        other = super().predict(flip_images(images), hint)
-        other = Points(flip_coords(other.coords, flip), swap(other.score, flip))
-        score = 0.5 * (points.score + other.score)
+            return super().predict(images, hint)
+        points, other = both_sides(super().predict, images, hint, flip)
+        mean = averaged(points, other)
         if self.method.fuse == "mean":
-            return Points(0.5 * (points.coords + other.coords), score)
+            return mean
         share = points.score.pow(5) / (points.score.pow(5) + other.score.pow(5)).clamp_min(1e-12)
-        share = torch.where(score > 0, share, 0.5).unsqueeze(-1)
-        return Points(share * points.coords + (1 - share) * other.coords, score)
+        share = torch.where(mean.score > 0, share, 0.5).unsqueeze(-1)
+        return Points(share * points.coords + (1 - share) * other.coords, mean.score)
 
 
 # -- cost --------------------------------------------------------------------------------------------------------------

@@ -169,6 +169,9 @@ class Distributions(Vectors):
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """A linear layer in the precision of `x`, autocast or not: half precision is too coarse for coordinates."""
+    if x.is_meta:  # no autocast to switch off, and `backbones.cost.macs` counts layers that are called
+        shaped: Tensor = layer(x.to(layer.weight.dtype))
+        return shaped.to(x.dtype)
     with torch.autocast(x.device.type, enabled=False):
         return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import drawing_fixture
 import numpy as np
-from PIL import Image, ImageDraw
 
 from coordreg.data.skeletons import COCO17
 
@@ -38,15 +38,9 @@ def people(count: int, seed: int) -> Truth:
 
 def draw(path: Path, keypoints: np.ndarray) -> None:
     """Grey bones of everybody on black; the nose of the first is a soft white dot."""
-    image = Image.new("L", (WIDTH, HEIGHT))
-    for joints in keypoints:
-        for a, b in COCO17.bones:
-            if joints[[a, b], 2].all():
-                ImageDraw.Draw(image).line([tuple(joints[a, :2].tolist()), tuple(joints[b, :2].tolist())], 60, 2)
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    dot = 255 * np.exp(-((x - keypoints[0, 0, 0]) ** 2 + (y - keypoints[0, 0, 1]) ** 2) / (2 * 3.0**2))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.maximum(np.asarray(image), dot).astype(np.uint8)).save(path, quality=95)
+    made = drawing_fixture.picture(keypoints[..., :2], keypoints[..., 2], COCO17.bones, 0, (WIDTH, HEIGHT))
+    made.save(path, quality=95)
 
 
 def write(root: Path, count: int, split: str = "val2017", seed: int = 0) -> Truth:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import drawing_fixture
 import h5py
 import numpy as np
-from PIL import Image, ImageDraw
 from scipy.io import savemat
 
 from coordreg.data.flic import FLIC11
@@ -62,19 +62,7 @@ def seen(truth: Truth, centric: str) -> tuple[np.ndarray, np.ndarray]:
 
 def draw(folder: Path, truth: Truth) -> None:
     """Grey bones on black; the nose of each still's first person is a soft white dot."""
-    folder.mkdir(parents=True, exist_ok=True)
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    for name in dict.fromkeys(truth.names):
-        image = Image.new("L", (WIDTH, HEIGHT))
-        rows = [i for i, other in enumerate(truth.names) if other == name]
-        for i in rows:
-            for a, b in FLIC11.bones:
-                if truth.labelled[i, [a, b]].all():
-                    ends = [(float(u) - 1, float(v) - 1) for u, v in truth.joints[i, [a, b]]]
-                    ImageDraw.Draw(image).line(ends, fill=60, width=3)
-        nose = truth.joints[rows[0], 10] - 1
-        dot = 255 * np.exp(-((x - nose[0]) ** 2 + (y - nose[1]) ** 2) / (2 * 6.0**2))
-        Image.fromarray(np.maximum(np.asarray(image), dot).astype(np.uint8)).save(folder / name, quality=95)
+    drawing_fixture.draw(folder, truth, FLIC11.bones, 10, (WIDTH, HEIGHT), width=3, spread=6.0)
 
 
 def write_h5(path: Path, truth: Truth, centric: str) -> None:

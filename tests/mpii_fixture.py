@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import drawing_fixture
 import h5py
 import numpy as np
-from PIL import Image, ImageDraw
 from scipy.io import savemat
 
 from coordreg.data.skeletons import MPII16
@@ -40,19 +40,7 @@ def people(count: int, first: int, seed: int) -> Truth:
 
 def draw(folder: Path, truth: Truth) -> None:
     """Grey bones on black; the head top of each picture's first person is a soft white dot."""
-    folder.mkdir(parents=True, exist_ok=True)
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    for name in dict.fromkeys(truth.names):
-        image = Image.new("L", (WIDTH, HEIGHT))
-        rows = [i for i, other in enumerate(truth.names) if other == name]
-        for i in rows:
-            for a, b in MPII16.bones:
-                if truth.labelled[i, [a, b]].all():
-                    ends = [(float(u) - 1, float(v) - 1) for u, v in truth.joints[i, [a, b]]]
-                    ImageDraw.Draw(image).line(ends, fill=60, width=2)
-        head = truth.joints[rows[0], 9] - 1
-        dot = 255 * np.exp(-((x - head[0]) ** 2 + (y - head[1]) ** 2) / (2 * 3.0**2))
-        Image.fromarray(np.maximum(np.asarray(image), dot).astype(np.uint8)).save(folder / name, quality=95)
+    drawing_fixture.draw(folder, truth, MPII16.bones, 9, (WIDTH, HEIGHT))
 
 
 def write_json(path: Path, truth: Truth) -> None:

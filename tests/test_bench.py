@@ -16,6 +16,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import __main__ as command  # noqa: E402
 from benchmarks import loops, rows, rows_ap, rows_expectation  # noqa: E402
 from benchmarks.timing import MissingError, Row, Sizes, interleave, table  # noqa: E402
+from coordreg import attention  # noqa: E402
+from coordreg.attention import emsda  # noqa: E402
 
 TINY = Sizes(
     batch=2,
@@ -66,6 +68,25 @@ def test_each_row_of_soft_argmax_agrees_with_its_peer(name: str, must: float, ai
     assert found.correct
     assert (found.must, found.aim, found.limit, found.gate) == (must, aim, limit, True)
     assert found.ratio == pytest.approx(found.ours / found.theirs if limit else found.theirs / found.ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "must", "aim"), [("attention", 0.5, 0.4), ("decoder", 0.5, 0.4), ("noisy-queries", 1.1, 1.0)]
+)
+def test_each_row_of_poseur_agrees_with_its_peer(name: str, must: float, aim: float) -> None:
+    found = rows.ROWS[name](TINY)
+    assert found is not None
+    assert (found.must, found.aim, found.limit, found.gate, found.correct) == (must, aim, True, True, True)
+    assert found.ratio == pytest.approx(found.ours / found.theirs)
+    assert ("2 times as many queries" in found.note) == (name == "noisy-queries")
+
+
+def test_another_attention_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "msda", lambda *given: 1.01 * emsda(*given))
+    for name in ("attention", "decoder"):
+        assert rows.ROWS[name](TINY).verdict == "wrong"  # type: ignore[union-attr]
+    monkeypatch.setattr("coordreg.poseur.apart", lambda groups, joints, device: torch.zeros(6, 6, dtype=torch.bool))
+    assert rows.ROWS["noisy-queries"](TINY).verdict == "wrong"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from coordreg.backbones.resnet import ConvHead, ResNet
-from coordreg.coords import Batch, Labels, flip_labels
+from coordreg.coords import Batch, Labels, Points, flip_labels
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap
-from coordreg.method import MEAN, STD, Estimator, Maps, Method, Staged, Stages, Vectors, Volumes
+from coordreg.method import (
+    MEAN,
+    STD,
+    Estimator,
+    Maps,
+    Method,
+    Staged,
+    Stages,
+    Vectors,
+    Volumes,
+    averaged,
+    both_sides,
+    evaluating,
+)
 
 B, J, H, W = 2, 3, 5, 4
 PAIRS = ((0, 2),)
@@ -191,3 +204,43 @@ def test_unflip_of_the_encoded_mirror_is_the_encoding(width: int, generator: tor
     mirrored = method.encode(flip_labels(labels, PAIRS), (H, width))
     torch.testing.assert_close(method.unflip(mirrored.maps, PAIRS), straight.maps, atol=1e-5, rtol=1e-4)
     assert torch.equal(mirrored.weight[:, [2, 1, 0]], straight.weight)
+
+
+# -- for estimators with a `predict` of their own ---------------------------------------------------------------------
+
+
+def test_every_part_gets_its_own_mode_back(unchecked: None) -> None:
+    model = estimator().train()
+    model.backbone.bn1.eval()
+    before = [part.training for part in model.modules()]
+    with evaluating(model):
+        assert not any(part.training for part in model.modules())
+    assert [part.training for part in model.modules()] == before
+    with pytest.raises(ValueError, match="got images of shape"), evaluating(model):  # noqa: PT012
+        model.train()
+        model(torch.zeros(3, 32, 32))
+    assert [part.training for part in model.modules()] == before
+
+
+def test_points_of_both_sides_by_hand() -> None:
+    """`predict` finds joint 0 where the picture says and joint 2, its pair, where the hint does."""
+    images = torch.zeros(1, 3, 2, 3)
+    images[0, 0, 0] = torch.tensor([0.5, 0.0, -0.25])
+    seen: list[Tensor | None] = []
+
+    def predict(images: Tensor, hint: Tensor | None) -> Points:
+        seen.append(hint)
+        place = torch.zeros(1, 2) if hint is None else hint
+        coords = torch.stack([images[:, 0, 0, [0, 2]], torch.tensor([[0.0, 0.125]]), place], 1)
+        return Points(coords, torch.tensor([[1.0, 2.0, 5.0]]))
+
+    one, other = both_sides(predict, images, torch.tensor([[0.75, -0.5]]), PAIRS)
+    assert one.coords.tolist() == [[[0.5, -0.25], [0.0, 0.125], [0.75, -0.5]]]
+    # found in the mirror image: (-0.25, 0.5) and the hint (-0.75, -0.5)
+    assert other.coords.tolist() == [[[0.75, -0.5], [0.0, 0.125], [0.25, 0.5]]]
+    assert (one.score.tolist(), other.score.tolist()) == ([[1, 2, 5]], [[5, 2, 1]])
+    mean = averaged(one, other)
+    assert mean.coords.tolist() == [[[0.625, -0.375], [0.0, 0.125], [0.5, 0.0]]]
+    assert mean.score.tolist() == [[3, 2, 3]]
+    both_sides(predict, images, None, PAIRS)
+    assert seen[2:] == [None, None]

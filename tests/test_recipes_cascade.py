@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ import mpii_fixture
 import numpy as np
 import pytest
 import torch
+from drawing_fixture import link_mpii
 from test_recipes import arguments, coordreg, of, only, tiny
-from test_recipes_dark import real
 
 from coordreg import ledger, records, running, verdicts
 from coordreg.backbones.multires import MultiRes, SlidingHead
@@ -470,12 +469,7 @@ def test_a_cascade_on_flic_goes_through_its_three_steps_and_is_no_evidence(
 
 
 def test_a_recipe_on_real_people_of_mpii(store: Path) -> None:
-    place = real("samples/mpii")
-    inside = store / "data" / "mpii"
-    (inside / "annot").mkdir(parents=True)
-    (inside / "images").symlink_to(place / "images")
-    for split in ("train", "valid"):
-        shutil.copy(place / "annot" / "test_mpii.json", inside / "annot" / f"{split}.json")
+    link_mpii(store / "data" / "mpii")
     record = execute(of("cascade-tab4")["cascade 4x"], 6)
     assert all(np.isfinite(record["loss"]))
     assert record["data"]["test_images"] == 4

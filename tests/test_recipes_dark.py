@@ -1,9 +1,7 @@
 """DARK's recipes: every printed number against a literal, every network counted, and two of them trained in small."""
 
 import json
-import os
 import re
-import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import coco_fixture
 import mpii_fixture
 import numpy as np
 import pytest
+from drawing_fixture import link_mpii, real
 from test_recipes import arguments, coordreg, of, only, tiny
 
 from coordreg import experiments, running
@@ -439,17 +438,6 @@ def test_other_networks_train(label: str, store: Path) -> None:
 # -- on photographs ----------------------------------------------------------------------------------------------------
 
 
-#: Read before a test sets the variable to a folder of its own.
-REAL = Path(os.environ.get("COORDREG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-
-
-def real(part: str) -> Path:
-    """A real miniature, where there is one."""
-    if not (REAL / part).is_dir():
-        pytest.skip(f"there are no real pictures here; set COORDREG_DATA to the folder that contains {part}/")
-    return REAL / part
-
-
 def test_a_recipe_on_real_people_of_coco(store: Path) -> None:
     (store / "data").mkdir()
     (store / "data" / "coco").symlink_to(real("coco-mini"))
@@ -464,12 +452,7 @@ def test_a_recipe_on_real_people_of_coco(store: Path) -> None:
 
 
 def test_a_recipe_on_real_people_of_mpii(store: Path) -> None:
-    place = real("samples/mpii")
-    inside = store / "data" / "mpii"
-    (inside / "annot").mkdir(parents=True)
-    (inside / "images").symlink_to(place / "images")
-    for split in ("train", "valid"):
-        shutil.copy(place / "annot" / "test_mpii.json", inside / "annot" / f"{split}.json")
+    link_mpii(store / "data" / "mpii")
     run = few(of("dark-tab8")["HRNet-W32 256x256 unbiased"])
     record = execute(run, 3)
     sound(record, run)

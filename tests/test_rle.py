@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from coordreg.backbones.cost import macs
 from coordreg.backbones.resnet import ResNet
 from coordreg.coords import Batch, Labels, Points, flip_coords, flip_images
 from coordreg.flow import Laplace, Mixed, Normal, RealNVP, log_s
@@ -399,6 +400,17 @@ def test_the_head_computes_in_single() -> None:
     assert head(features.half()).dtype == torch.float32
     biases = torch.stack([head.centre.bias, head.width.bias]).view(2, J, 2).permute(1, 0, 2).reshape(J, 4)
     torch.testing.assert_close(head(torch.zeros(B, 8, 3, 2)), biases.expand(B, J, 4))
+
+
+def test_the_heads_two_layers_are_counted() -> None:
+    """On the meta device, in the weights' precision, half or not; 139,264 is ResNet-50's 2048 features to 17 joints."""
+    for head, size in ((DistributionHead(8, J), 2 * 8 * J * 2), (DistributionHead(2048, 17), 139_264)):
+        channels = head.centre.in_features
+        network = nn.Sequential(nn.Conv2d(3, channels, 2, 2), head)
+        for dtype in (torch.float32, torch.bfloat16):
+            assert macs(network.to(dtype), (6, 4)) == 3 * channels * 4 * 6 + size
+    features = torch.zeros(B, 8, 3, 2, device="meta", dtype=torch.bfloat16)
+    assert DistributionHead(8, J).to("meta")(features).dtype == torch.float32
 
 
 def test_every_weight_learns() -> None:

@@ -9,12 +9,10 @@ of the paper has lost the times of its table; what its text says of them is the 
 of 8x pooling is significantly faster than that of 4x.
 """
 
-import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 
 from coordreg.backbones.cost import macs
 from coordreg.backbones.multires import MultiRes, SlidingHead
@@ -23,12 +21,10 @@ from coordreg.experiments.cascade import POOLINGS
 from coordreg.experiments.cost import least, on_gpu, on_processor
 from coordreg.experiments.exact import Exact
 from coordreg.experiments.flows import one_thread
-from coordreg.fingerprint import changed, fingerprint
 from coordreg.heatmap import Argmax
-from coordreg.provenance import made
-from coordreg.records import RecordError
 from coordreg.windows import FineNet
 
+STEM = "cascade-speed"
 SIZE, JOINTS, WINDOW, WIDTH = (240, 320), 7, 36, 128
 #: What "significantly" asks for here: the whole cascade at 8x takes at most this share of the one at 4x, and of the
 #: coarse network at 4x alone. And how much the fine network, the same at every pooling, may vary.
@@ -103,53 +99,38 @@ def judged(found: dict[str, dict[str, float]]) -> bool:
 
 def read() -> tuple[str, dict[str, Any]] | None:
     """The kind of machine ("gpu" before "cpu") and what was measured there; None where nobody has measured."""
-    for kind in ("gpu", "cpu"):
-        data = measured.read(f"cascade-speed-{kind}")
-        if data is not None:
-            return kind, data
-    return None
+    return measured.newest(STEM)
 
 
-def exact() -> dict[str, Exact]:
-    """The row cascade-tab2, if somebody has measured."""
-    try:
-        found = read()
-    except RecordError as error:
-        return {"cascade-tab2": Exact(f"refused: {error}", False, otherwise="not reproduced")}
-    if found is None:
-        return {}
-    kind, data = found
-    if data["repeats"] < 9:
-        note = f"a measurement of {data['repeats']} rounds is not judged, 9 are: measure again"
-        return {"cascade-tab2": Exact("measured too few times", False, note, otherwise="inconclusive")}
+def say(data: dict[str, Any], where: str) -> Exact:
+    """The row for a measurement."""
     shares = ratios(data)
     text = "; ".join(
         f"{by} " + ", ".join(f"{name} {share:.2f}" for name, share in each.items()) for by, each in shares.items()
     )
     unit = data["seconds"]["4x"]["coarse"]["own"]
-    stale = changed(data["code"], *MEASURED)
-    note = f"measured on {data['made']['device']}{'' if kind == 'gpu' else ', one thread'}; {data['network']}, "
-    note += f"{data['size'][1]} x {data['size'][0]} px; judged by the text, for the printed times are lost in our copy"
-    note += f"; stale, changed since: {', '.join(stale)}" if stale else ""
+    note = f"{where}; {data['network']}, {data['size'][1]} x {data['size'][0]} px; "
+    note += "judged by the text, for the printed times are lost in our copy"
     ours = f"time over that of the coarse network at 4x pooling, {1e3 * unit:.3g} ms: {text}"
-    return {"cascade-tab2": Exact(ours, judged(shares), note, otherwise="not reproduced")}
+    return Exact(ours, judged(shares), note, otherwise="not reproduced")
+
+
+def exact() -> dict[str, Exact]:
+    """The row cascade-tab2, if somebody has measured."""
+    row = measured.row(STEM, MEASURED, say, refused="not reproduced", few="inconclusive")
+    return {} if row is None else {"cascade-tab2": row}
+
+
+def told(found: dict[str, Any]) -> Iterator[str]:
+    """The times and the counts of a measurement, a line a pooling."""
+    for by, parts in found["seconds"].items():
+        times = ", ".join(f"{name} {1e3 * t['own']:.2f} ms" for name, t in parts.items())
+        yield f"{by}: {times}; coarse {found['coarse_macs'][by] / 1e9:.2f} GMACs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write, print."""
-    description = __doc__.splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m coordreg.experiments.cascade_speed", description=description)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=15, help="rounds of the clock, at least 9 to be judged")
-    options = parser.parse_args(arguments)
-    found = measure(options.device, options.repeats)
-    data = {**found, "code": fingerprint(*MEASURED), "made": made(Fabric(accelerator=options.device, devices=1))}
-    path = measured.write(f"cascade-speed-{'gpu' if options.device == 'cuda' else 'cpu'}", data)
-    for by, parts in found["seconds"].items():
-        times = ", ".join(f"{name} {1e3 * t['own']:.2f} ms" for name, t in parts.items())
-        print(f"{by}: {times}; coarse {found['coarse_macs'][by] / 1e9:.2f} GMACs")
-    print(path.name)
-    return 0
+    return measured.clock(arguments, "coordreg.experiments.cascade_speed", __doc__, STEM, MEASURED, measure, told)
 
 
 if __name__ == "__main__":

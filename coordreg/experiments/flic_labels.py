@@ -7,7 +7,6 @@ Counts go to `results/flic-labels.json`, which pages quote; no label does. The d
 model starts from, of each joint from its parent in the tree, and from the torso where the parent is another.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +14,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from lightning.fabric import Fabric
 
 from coordreg.data.flic import displacements, histogram, statistics
 from coordreg.data.flic_formats import FLIC11, People, behind
 from coordreg.data.flic_formats import read as read_labels
 from coordreg.experiments import measured
 from coordreg.messages import TORSO, tree
-from coordreg.provenance import made
 
 NAME = "flic-labels"
 #: Cells a side of a histogram and half of its side, in torso lengths.
@@ -84,21 +81,15 @@ def read() -> dict[str, Any] | None:
     return measured.read(NAME)
 
 
+def told(data: dict[str, Any]) -> str:
+    """What was counted, in words."""
+    people = sum(split["people"] for split in data["splits"].values())
+    return f"{people:,} people, {len(data['displacements'])} histograms"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count and write; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m coordreg.experiments.flic_labels", description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the folder that contains flic/, or flic/ itself")
-    options = parser.parse_args(arguments)
-    folder = options.root / "flic" if (options.root / "flic").is_dir() else options.root
-    try:
-        data = {**counted(folder), "made": made(Fabric(accelerator="cpu"))}
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    path = measured.write(NAME, data)
-    people = sum(split["people"] for split in data["splits"].values())
-    print(f"{path.name}: {people:,} people, {len(data['displacements'])} histograms")
-    return 0
+    return measured.folder(arguments, "coordreg.experiments.flic_labels", __doc__, NAME, "flic", counted, told)
 
 
 if __name__ == "__main__":

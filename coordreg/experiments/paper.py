@@ -3,14 +3,15 @@
     python -m coordreg run paper-dsnt-fig7 --profile paper --data mpii --root DIR --dry-run
 
 DIR is the folder that contains mpii/, coco/, flic/ and human36m/, as for `data check`. Without --dry-run it trains,
-resumes and records. `paper_cascade.py`, `paper_dsnt.py`, `paper_integral.py` and `paper_dark.py` say what a recipe
-takes from its paper, and what is our choice.
+resumes and records. `paper_cascade.py`, `paper_dsnt.py`, `paper_integral.py`, `paper_dark.py` and `paper_poseur.py`
+say what a recipe takes from its paper, and what is our choice.
 """
 
 from coordreg.experiments import paper_cascade as cascade
 from coordreg.experiments import paper_dark as dark
 from coordreg.experiments import paper_dsnt as dsnt
 from coordreg.experiments import paper_integral as integral
+from coordreg.experiments import paper_poseur as poseur
 from coordreg.experiments.recipes import paper_only
 from coordreg.records import Run
 
@@ -261,3 +262,36 @@ def dark_tab9(profile: str) -> list[Run]:
     """
     paper_only(profile)
     return [dark.coco(network, dark.LARGE, "unbiased") for network in ("HRNet-W48", "HRNet-W32")]
+
+
+# -- Mao et al. 2022 ---------------------------------------------------------------------------------------------------
+
+
+def poseur_tab4(profile: str) -> list[Run]:
+    """Poseur, table 4 on MPII's validation split: HRNet-W32 at 256 px; 1 run of 325 epochs. Printed: 90.5 PCKh."""
+    paper_only(profile)
+    return [poseur.mpii()]
+
+
+def poseur_tab5(profile: str) -> list[Run]:
+    """Poseur, table 5 on COCO's val2017: MobileNet-V2, ResNet-50 and 152, HRNet-W32, W48; 5 runs of 325 epochs.
+
+    Printed in detected boxes: 71.9, 75.4, 76.3, 76.9, 78.8 AP. HRFormer's rows are another paper's backbone.
+    """
+    paper_only(profile)
+    return [poseur.coco(network) for network in poseur.TRUNKS]
+
+
+def poseur_tab6(profile: str) -> list[Run]:
+    """Poseur, table 6 on val2017: HRNet-W48 at 384 x 288 px; 1 run, in table 5. Printed for test-dev: 77.6 AP."""
+    paper_only(profile)
+    return [poseur.coco("HRNet-W48")]
+
+
+def poseur_supp1(profile: str) -> list[Run]:
+    """Poseur, supplement, table 1 on val2017: ResNet-50 for 150 to 325 epochs; 8 runs, one shared with table 5.
+
+    Printed in detected boxes: 74.1 to 75.5 AP.
+    """
+    paper_only(profile)
+    return [poseur.schedule(epochs) for epochs in poseur.SCHEDULES]

@@ -52,7 +52,7 @@ from coordreg.experiments.claims import Claim, Observation, Side
 from coordreg.experiments.paper_dark import column
 from coordreg.experiments.recipes import TOLERANCE, as_printed, paper_only, published
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap
-from coordreg.method import Estimator
+from coordreg.method import Estimator, evaluating
 from coordreg.metrics.offsets import ScoringOffsets
 from coordreg.mrf import SpatialEstimator, SpatialModel
 from coordreg.records import Reading, Record, Run
@@ -178,15 +178,10 @@ class Guided(Cascade):
         """As `Estimator.predict`, for the person about `hint` (B, 2); the score is the posterior's at its maximum."""
         if flip is not None:
             raise ValueError("Guided: got flip, expected None; the paper's model has no flip test")
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
+        with evaluating(self):
             banks = self.backbone((images - self.mean) / self.std)
             maps = self.spatial(self.method.coarse.compare.activate(self.head.coarse(banks)), hint)
             return self.method.decode(Cascaded(maps, self.head.refine(banks, maps)))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
 
 def estimator(data: str, pooling: int, phases: tuple[int, int] | None) -> Spec:

@@ -12,6 +12,7 @@ from coordreg.backbones.cost import giga, macs
 from coordreg.backbones.resnet import parameters
 from coordreg.data.places import MARKER, files, folder, is_fixture, name_of, sets
 from coordreg.experiments.recipes import change, epoch, epochs_of, find, published, split
+from coordreg.poseur import Poseur, poseur_macs
 from coordreg.records import Run
 from coordreg.spec import Spec
 from coordreg.train import Cosine, Restarts
@@ -34,7 +35,7 @@ def plan(run: Run) -> list[str]:
     """What a run will take, in lines: network, steps, optimiser, schedule, augmentation, measurement."""
     network, training, epochs = on_meta(run.estimator), run.training, epochs_of(run)
     height, width = side(run.train)
-    cost = giga(macs(network, (height, width)))
+    cost = giga((poseur_macs if isinstance(network, Poseur) else macs)(network, (height, width)))
     schedule: Any = training.schedule
     shares = schedule.starts[1:] if isinstance(schedule, Restarts) else getattr(schedule, "milestones", ())
     at = " and ".join(f"epoch {m * epochs:g} (step {round(m * training.steps):,})" for m in shares)
@@ -42,6 +43,8 @@ def plan(run: Run) -> list[str]:
         falls = f"cosine after {schedule.warmup} steps of warm-up" + (f", afresh at {at}" if at else "")
     else:
         falls = f"x {schedule.gamma:g} at {at}" if at else "constant"
+        falls += f", after {schedule.warmup} steps of warm-up" if schedule.warmup else ""
+    decay = f", weight decay {training.weight_decay:g}" if training.weight_decay else ""
     augment = next((one.augment for one in sets(run.train) if one.augment is not None), None)
     kinds = "none" if augment is None else ", ".join(
         f"{f.name} {getattr(augment, f.name):g}" for f in fields(augment) if isinstance(getattr(augment, f.name), float)
@@ -58,7 +61,7 @@ def plan(run: Run) -> list[str]:
         f"  network       {parameters(network):,} parameters, {cost:.2f} G multiply-adds at {height} x {width} px",
         f"  training      {training.steps:,} steps: {epochs} epochs of {published(run.train):,} images ({known}), "
         f"batch {training.batch}",
-        f"  optimiser     {training.optimiser}, rate {training.lr:g}, {falls}",
+        f"  optimiser     {training.optimiser}{decay}, rate {training.lr:g}, {falls}",
         *([f"  first         {pretrain:,} steps with the heat-map loss alone"] if pretrain else []),
         *(f"  phases        {a:,} steps of the coarse network, {b:,} of the fine, {c:,} of both" for a, b, c in phases),
         f"  augmentation  {kinds}",

@@ -7,7 +7,6 @@ head boxes and the cascade's predictions for 2,958 people. The numbers go to `re
 quote.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from lightning.fabric import Fabric
 from scipy.io import loadmat
 from torch import Tensor
 
@@ -23,7 +21,6 @@ from coordreg.data.mpii import FACTOR
 from coordreg.data.skeletons import MPII16
 from coordreg.experiments import measured
 from coordreg.metrics.pck import SLIP, pck
-from coordreg.provenance import made
 
 FILE, NAME = "annot/detections_our_format.mat", "mpii-cascade"
 #: MPII's groups of joints, as its tables have them; pelvis and thorax do not count.
@@ -69,20 +66,19 @@ def read() -> dict[str, Any] | None:
     return measured.read(NAME)
 
 
+def counted(folder: Path) -> dict[str, Any]:
+    """Everything that is kept, from the file in this folder."""
+    return scored(distances(folder / FILE))
+
+
+def told(data: dict[str, Any]) -> str:
+    """What was scored, in words."""
+    return f"PCKh@0.5 {data['pckh']['0.5']['Mean']} of {data['people']:,} people"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score and write; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m coordreg.experiments.published", description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the folder that contains mpii/, or mpii/ itself")
-    options = parser.parse_args(arguments)
-    folder = options.root / "mpii" if (options.root / "mpii").is_dir() else options.root
-    try:
-        data = {**scored(distances(folder / FILE)), "made": made(Fabric(accelerator="cpu"))}
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    path = measured.write(NAME, data)
-    print(f"{path.name}: PCKh@0.5 {data['pckh']['0.5']['Mean']} of {data['people']:,} people")
-    return 0
+    return measured.folder(arguments, "coordreg.experiments.published", __doc__, NAME, "mpii", counted, told)
 
 
 if __name__ == "__main__":

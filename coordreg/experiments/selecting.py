@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coordreg.coords import Batch, Pairs, Points, flip_images
+from coordreg.coords import Batch, Pairs, Points
 from coordreg.data.figures import Figures
 from coordreg.data.mixed import Joined
 from coordreg.data.skeletons import MPII16
 from coordreg.heatmap import Argmax, Heatmap
 from coordreg.messages import corners, tree
-from coordreg.method import Estimator
-from coordreg.mrf import AllPairs, SpatialModel
+from coordreg.method import Estimator, evaluating
+from coordreg.mrf import AllPairs, SpatialModel, merged
 from coordreg.spec import Spec, spec
 
 #: How large people are and how far from the middle, as shares of the picture: two of them find place in it.
@@ -110,22 +110,14 @@ class Selecting(Estimator):
         self, images: Float[Tensor, "B 3 H W"], hint: Tensor | None = None, flip: Pairs | None = None
     ) -> Points:
         """As `Estimator.predict`; read `Through` a model, the points of the person about `hint` (B, 2)."""
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            output = self(images)
-            if flip is not None:
-                output = self.method.merge([output, self.method.unflip(self(flip_images(images)), flip)])
-            read = self.method.decoder
+        with evaluating(self):
+            output, read = merged(self, images, flip), self.method.decoder
             if not isinstance(read, Through):
                 return self.method.decode(output)
             if read.name not in self.models:
                 raise ValueError(f"Selecting: got the model {read.name!r}, expected one of {', '.join(self.models)}")
             maps = torch.ones_like(output) if read.blind else self.method.compare.activate(output)
             return read.decoder(self.models[read.name](maps, hint))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
 
 # -- what the experiment is made of -----------------------------------------------------------------------------------

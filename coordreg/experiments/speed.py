@@ -7,12 +7,10 @@ writes `results/speed-cpu.json` or `results/speed-gpu.json`, which the row dark-
 brings 360 pictures a second down to 320, which is 12.5% more time for each.
 """
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import nn
 
 from coordreg.backbones.hrnet import HRNet
@@ -23,10 +21,7 @@ from coordreg.experiments import measured
 from coordreg.experiments.cost import least, on_gpu, on_processor
 from coordreg.experiments.exact import Exact
 from coordreg.experiments.flows import one_thread
-from coordreg.fingerprint import changed, fingerprint
 from coordreg.heatmap import Gaussian, QuarterSign
-from coordreg.provenance import made
-from coordreg.records import RecordError
 
 SIZE, JOINTS, BATCHES = (128, 96), 17, (1, 32)
 #: Decoding's share of a forward pass that must not be exceeded; what the paper's figures come to.
@@ -74,53 +69,35 @@ def shares(data: dict[str, Any]) -> dict[int, dict[str, float]]:
     }
 
 
+def say(data: dict[str, Any], where: str) -> Exact:
+    """The row for a measurement."""
+    found = shares(data)
+    text = "; ".join(
+        f"batch of {batch}: " + ", ".join(f"{name} {100 * share:.2f}%" for name, share in each.items())
+        for batch, each in found.items()
+    )
+    note = f"{where}, {data['network']} at {data['size'][0]} x {data['size'][1]}; "
+    note += f"the paper's 360 to 320 fps are {100 * PRINTED:.1f}%"
+    good = max(each["DARK"] for each in found.values()) < MOST
+    return Exact(f"decoding's share of a forward pass: {text}", good, note)
+
+
 def exact() -> dict[str, Exact]:
     """The row dark-speed, if somebody has measured; a GPU's figures come first."""
-    for kind in ("gpu", "cpu"):
-        try:
-            data = measured.read(f"speed-{kind}")
-        except RecordError as error:
-            return {"dark-speed": Exact(f"refused: {error}", False)}
-        if data is None:
-            continue
-        found = shares(data)
-        text = "; ".join(
-            f"batch of {batch}: " + ", ".join(f"{name} {100 * share:.2f}%" for name, share in each.items())
-            for batch, each in found.items()
-        )
-        if data["repeats"] < 9:
-            note = f"a measurement of {data['repeats']} rounds is not judged, 9 are: measure again"
-            return {"dark-speed": Exact("measured too few times", False, note)}
-        stale = changed(data["code"], *MEASURED)
-        note = f"measured on {data['made']['device']}{'' if kind == 'gpu' else ', one thread'}, {data['network']} at "
-        note += f"{data['size'][0]} x {data['size'][1]}; the paper's 360 to 320 fps are {100 * PRINTED:.1f}%"
-        note += f"; stale, changed since: {', '.join(stale)}" if stale else ""
-        return {
-            "dark-speed": Exact(
-                f"decoding's share of a forward pass: {text}", max(each["DARK"] for each in found.values()) < MOST, note
-            )
-        }
-    return {}
+    row = measured.row("speed", MEASURED, say)
+    return {} if row is None else {"dark-speed": row}
+
+
+def told(found: dict[str, Any]) -> Iterator[str]:
+    """The times of a measurement, a line a batch."""
+    for batch, each in found["seconds"].items():
+        times = ", ".join(f"{name} {1e3 * t['own']:.3f} ms" for name, t in each.items())
+        yield f"batch of {batch}: {times}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write, print."""
-    parser = argparse.ArgumentParser(prog="python -m coordreg.experiments.speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=15, help="rounds of the clock, at least 9 to be judged")
-    options = parser.parse_args(arguments)
-    found = measure(options.device, options.repeats)
-    data = {
-        **found,
-        "code": fingerprint(*MEASURED),
-        "made": made(Fabric(accelerator=options.device, devices=1)),
-    }
-    path = measured.write(f"speed-{'gpu' if options.device == 'cuda' else 'cpu'}", data)
-    for batch, each in found["seconds"].items():
-        times = ", ".join(f"{name} {1e3 * t['own']:.3f} ms" for name, t in each.items())
-        print(f"batch of {batch}: {times}")
-    print(path.name)
-    return 0
+    return measured.clock(arguments, "coordreg.experiments.speed", __doc__, "speed", MEASURED, measure, told)
 
 
 if __name__ == "__main__":
