@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 
 from coordreg import experiments
-from coordreg.experiments.claims import Claim, Judgement, Side, Widening, interval, judge
+from coordreg.experiments.claims import (
+    Claim,
+    Judgement,
+    Observation,
+    Pairs,
+    Side,
+    Widening,
+    interval,
+    judge_all,
+    observe,
+    paired,
+)  # fmt: skip
 from coordreg.experiments.exact import Exact
 from coordreg.experiments.recipes import doubt, needs
 from coordreg.experiments.table import PUBLISHED
@@ -237,18 +248,23 @@ def _entry(row: Row, claims: dict[str, list[Claim]], exact: Exact | None, scope:
 def _judged(
     row: Row, profile: str, claims: list[Claim], exact: Exact | None, scope: str | None, notes: list[str], shelf: Shelf
 ) -> Entry:
-    found, verdicts = [], []
+    ready: list[tuple[Claim, Pairs]] = []
+    seen: dict[Claim, Judgement] = {}
     for claim in claims:
         try:
             better, worse = shelf.of(claim.better, profile), shelf.of(claim.worse, profile)
             than: tuple[list[Record], list[Record]] = ([], [])
+            if isinstance(claim, Observation):
+                seen[claim] = observe(claim, better)
+                continue
             if isinstance(claim, Widening):
                 than = (shelf.of(claim.than[0], profile), shelf.of(claim.than[1], profile))
-            found.append(judge(claim, better, worse, than))
-            verdicts.append(found[-1].verdict)
+            ready.append((claim, paired(claim, better, worse, than)))
         except ValueError as error:  # other seeds or other test images: no comparison
-            verdicts.append("open")
             notes = [*notes, str(error)]
+    seen |= {found.claim: found for found in judge_all(ready)}
+    found = [seen[claim] for claim in claims if claim in seen]
+    verdicts = [seen[claim].verdict if claim in seen else "open" for claim in claims]
     sides = list(dict.fromkeys(side for c in claims for side in c.sides))
     used = {str(r.path): r for side in sides for r in shelf.of(side, profile)}
     status, remarks = _status(row, verdicts, profile, exact, scope)

@@ -118,6 +118,20 @@ def judge(
     """Judge a claim from the records of its sides, paired by seed and by test image. than: of a `Widening` alone."""
     if isinstance(claim, Observation):
         return observe(claim, better)
+    return judge_all([(claim, paired(claim, better, worse, than))], samples=samples, seed=seed)[0]
+
+
+#: Differences times counts, and counts, (seeds, test images) each, of one pair of sides or of two.
+Pairs = list[tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+def paired(
+    claim: Claim,
+    better: Sequence[Record],
+    worse: Sequence[Record],
+    than: tuple[Sequence[Record], Sequence[Record]] = ((), ()),
+) -> Pairs:
+    """A claim's records side by side. ValueError if they are of other seeds or other test images."""
     pairs = [_paired(claim, (claim.better, claim.worse), better, worse)]
     if isinstance(claim, Widening):
         pairs.append(_paired(claim, claim.than, *than))
@@ -127,12 +141,25 @@ def judge(
         ]
         if known[0] != known[1]:
             raise ValueError(f"judge: {claim.text!r} compares {known[0]} with {known[1]}; both pairs need the same")
+    return pairs
+
+
+def judge_all(found: Sequence[tuple[Claim, Pairs]], *, samples: int = 2000, seed: int = 0) -> list["Judgement"]:
+    """Judge claims together, which reads the bootstrap's draws once for all that have as many test images."""
+    draws: dict[int, list[NDArray[np.float32]]] = {}  # by claim: resampled sums, (2, samples) for each pair
+    for n in {pairs[0][0].shape[1] for _, pairs in found}:
+        these = [(i, pairs) for i, (_, pairs) in enumerate(found) if pairs[0][0].shape[1] == n]
+        # single precision halves what is read from memory, and is off by less than 1e-4 points
+        sums = [each.sum(0).astype(np.float32) for _, pairs in these for pair in pairs for each in pair]
+        drawn = iter((_resampled(n, samples, seed) @ np.stack(sums, 1)).T)
+        for i, pairs in these:
+            draws[i] = [np.stack([next(drawn), next(drawn)]) for _ in pairs]
+    return [_judged(claim, pairs, draws[i]) for i, (claim, pairs) in enumerate(found)]
+
+
+def _judged(claim: Claim, pairs: Pairs, draws: Sequence[NDArray[np.float32]]) -> "Judgement":
     seeds = tuple(float(v) for v in _lead([(hit.sum(1), count.sum(1)) for hit, count in pairs]))
-    times = _resampled(pairs[0][0].shape[1], samples, seed)
-    # single precision halves what is read from memory, and is off by less than 1e-4 points
-    sums = [np.stack([hit.sum(0), count.sum(0)], 1).astype(np.float32) for hit, count in pairs]
-    drawn = _lead([tuple((times @ each).T) for each in sums])
-    low, high = (float(v) for v in np.quantile(drawn, (0.025, 0.975)))
+    low, high = (float(v) for v in np.quantile(_lead([(hit, count) for hit, count in draws]), (0.025, 0.975)))
     if low > claim.margin and min(seeds) > claim.margin:
         verdict = "holds"
     elif high < claim.margin and max(seeds) < claim.margin:
