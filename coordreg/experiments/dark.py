@@ -153,6 +153,23 @@ def backbones(profile: str) -> list[Run]:
     ]
 
 
+def glass_rates(profile: str) -> list[Run]:
+    """The hourglass at both learning rates that the ResNet's searches found, on either encoding, validation figures.
+
+    python -m coordreg run dark-glass-rates --profile cpu; 4 runs of two minutes. Asks whether the rates, one for each
+    encoding, explain what dark-backbones shows of the hourglass.
+    """
+    rivals = {rate: None for encoding in ENCODINGS if (rate := _rate(profile, encoding)) is not None}
+    return [
+        replace(run, estimator=_backbone(profile, "hourglass", encoding))
+        for encoding in ENCODINGS
+        for lr in rivals or (scale(profile).lr,)
+        for run in figures_runs(
+            profile, f"{encoding} {lr:g}", _method(encoding), 3, readings(1.0), lr=lr, seeds=(100,), split="val"
+        )
+    ]
+
+
 def lsp(profile: str) -> list[Run]:
     """The 2 x 2 of table 3 on photographs: chapter 2's LSP runs, and the same with biased targets.
 
