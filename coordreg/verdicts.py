@@ -25,7 +25,7 @@ from coordreg.experiments.claims import (
     judge_all,
     observe,
     paired,
-)  # fmt: skip
+)
 from coordreg.experiments.exact import Exact
 from coordreg.experiments.recipes import doubt, needs
 from coordreg.experiments.table import PUBLISHED

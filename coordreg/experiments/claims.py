@@ -159,7 +159,7 @@ def judge_all(found: Sequence[tuple[Claim, Pairs]], *, samples: int = 2000, seed
 
 def _judged(claim: Claim, pairs: Pairs, draws: Sequence[NDArray[np.float32]]) -> "Judgement":
     seeds = tuple(float(v) for v in _lead([(hit.sum(1), count.sum(1)) for hit, count in pairs]))
-    low, high = (float(v) for v in np.quantile(_lead([(hit, count) for hit, count in draws]), (0.025, 0.975)))
+    low, high = (float(v) for v in np.quantile(_lead(draws), (0.025, 0.975)))
     if low > claim.margin and min(seeds) > claim.margin:
         verdict = "holds"
     elif high < claim.margin and max(seeds) < claim.margin:
@@ -177,7 +177,7 @@ def _resampled(n: int, samples: int, seed: int) -> NDArray[np.float32]:
     return np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float32)
 
 
-def _lead(sums: Sequence[tuple[Any, Any]]) -> Any:
+def _lead(sums: Sequence[Any]) -> Any:
     """Summed differences over summed counts, of the first pair less that of the second, if there is one."""
     found = [hit / count for hit, count in sums]
     return found[0] - sum(found[1:])

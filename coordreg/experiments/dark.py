@@ -159,11 +159,11 @@ def glass_rates(profile: str) -> list[Run]:
     python -m coordreg run dark-glass-rates --profile cpu; 4 runs of two minutes. Asks whether the rates, one for each
     encoding, explain what dark-backbones shows of the hourglass.
     """
-    rivals = {rate: None for encoding in ENCODINGS if (rate := _rate(profile, encoding)) is not None}
+    rivals = dict.fromkeys(_rate(profile, encoding) or scale(profile).lr for encoding in ENCODINGS)
     return [
         replace(run, estimator=_backbone(profile, "hourglass", encoding))
         for encoding in ENCODINGS
-        for lr in rivals or (scale(profile).lr,)
+        for lr in rivals
         for run in figures_runs(
             profile, f"{encoding} {lr:g}", _method(encoding), 3, readings(1.0), lr=lr, seeds=(100,), split="val"
         )

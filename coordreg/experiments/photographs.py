@@ -1,7 +1,7 @@
 """Chapters 4 and 5, on photographs: is the learning rate what holds expectations back there?
 
-integral-lsp trains DSNTr and I1 at the learning rate of chapter 2's heatmap matching. Both end far below it, on the
-images that they were trained on as well. This is the search that was left out, for both sides and in small.
+integral-lsp trains DSNTr and I1 at the learning rate of chapter 2's heatmap matching, and both end far below it. This
+is the search that was left out, for heatmap matching and DSNTr alike and in small.
 """
 
 from dataclasses import replace

@@ -37,8 +37,24 @@ class ScoresCOCO:
         return {"oks": self.each.nan_to_num().half().numpy(), "count": labelled.to(torch.int8).numpy()}
 
 
+class ByOKS:
+    """What COCO's protocols say to claims and to the progress bar; limit: of the bar's curve."""
+
+    limit: float
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What claims may name: the OKS. AP is no mean over images, and has no paired interval."""
+        return ("oks",)
+
+    @property
+    def thresholds(self) -> Tensor:
+        """The 51 thresholds of a curve, for the progress bar."""
+        return steps(self.limit, STEPS)
+
+
 @dataclass(frozen=True)
-class ScoringCOCO:
+class ScoringCOCO(ByOKS):
     """COCO's protocol on a split whose labels are public: rescoring, OKS-NMS, AP.
 
     root, split: of the COCO that is scored, whose annotations are read again. least: joint scores above it enter a
@@ -52,16 +68,6 @@ class ScoringCOCO:
     at: tuple[float, ...] = (0.1,)
     limit: float = 0.5
     exclude: tuple[int, ...] = ()
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What claims may name: a person's OKS. AP is no mean over people, and has no paired interval."""
-        return ("oks",)
-
-    @property
-    def thresholds(self) -> Tensor:
-        """The 51 thresholds of a curve, for the progress bar."""
-        return steps(self.limit, STEPS)
 
     def score(self, points: Points, data: Store) -> ScoresCOCO:
         """Score predictions, one for each box of `data` in order. ValueError for other numbers or another data set."""

@@ -16,9 +16,7 @@ from coordreg.data.crowds import CrowdStore, people
 from coordreg.data.store import Store
 from coordreg.metrics import ap
 from coordreg.metrics.oks import oks
-from coordreg.metrics.pck import steps
-
-STEPS = 50
+from coordreg.metrics.scoring_coco import ByOKS
 
 
 def truth(data: CrowdStore) -> dict[str, Any]:
@@ -96,7 +94,7 @@ class ScoresPeople:
 
 
 @dataclass(frozen=True)
-class ScoringPeople:
+class ScoringPeople(ByOKS):
     """COCO's protocol on a `CrowdStore`, which must have COCO's 17 joints. No rescoring: the network's person scores.
 
     at, limit and exclude are here for the progress bar alone, whose figure compares place by place, whoever is there,
@@ -106,16 +104,6 @@ class ScoringPeople:
     at: tuple[float, ...] = (0.5,)
     limit: float = 0.5
     exclude: tuple[int, ...] = ()
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What claims may name: the OKS of people. AP is no mean over pictures, and has no paired interval."""
-        return ("oks",)
-
-    @property
-    def thresholds(self) -> Tensor:
-        """The 51 thresholds of a curve, for the progress bar."""
-        return steps(self.limit, STEPS)
 
     def score(self, points: Points, data: Store) -> ScoresPeople:
         """Score predictions, one for each picture of `data` in order. ValueError for another data set or shape."""
