@@ -350,6 +350,21 @@ def test_chosen_rates_are_those_the_search_found(
             assert rate not in (tried[0], tried[-1]), f"{loss}: an end of the list came out best; it must go on"
 
 
+def test_rates_of_table_5_are_those_its_search_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COORDREG_RESULTS")
+    for profile, chosen in dark.BACKBONE_CHOSEN.items():
+        if not complete(runs("dark-backbone-rates", profile), profile):
+            assert not chosen, "rates are in use that no search on record found"
+            continue
+        search = results("dark-backbone-rates", profile)
+        networks = [label.rsplit(" ", 1) for label in search.labels]
+        assert set(chosen) == {name for name, _ in networks}
+        for name, rate in chosen.items():
+            found = {float(lr): search.mean(f"{name} {lr}", "quarter", "auc") for n, lr in networks if n == name}
+            assert max(found, key=lambda lr: found[lr]) == rate
+            assert min(found) < rate < max(found), f"{name}: an end of the list came out best; it must go on"
+
+
 def test_weaker_coefficients_are_those_the_search_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COORDREG_RESULTS")
     chosen = dsnt.WEAKER["cpu"]
