@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from coordreg.rewritten import REWRITTEN
 from coordreg.spec import Spec
 
 PACKAGE = "coordreg"
@@ -150,9 +151,27 @@ def _reached(start: frozenset[tuple[str, str]]) -> dict[str, str]:
     return {f"{module}.{name}": value for (module, name), value in sorted(seen.items())}
 
 
-def changed(recorded: dict[str, str], *values: Any) -> list[str]:
-    """Definitions whose code differs from the recorded one, or that came or went; empty if nothing did."""
+def _as_rewritten(recorded: dict[str, str], now: dict[str, str]) -> dict[str, str]:
+    """The recorded hashes, with the present one where a definition was rewritten and gives the same results."""
+    read = dict(recorded)
+    for form in REWRITTEN:
+        before, after = {form.name: form.earlier, **dict(form.gone)}, {form.name: form.present, **dict(form.came)}
+        if before.items() <= recorded.items() and after.items() <= now.items():
+            for name, _ in form.gone:
+                if name not in now:  # where something else still reaches it, it is compared like any other
+                    read.pop(name, None)
+            read = {**after, **read, form.name: form.present}
+    return read
+
+
+def changed(recorded: dict[str, str], *values: Any, timed: bool = False) -> list[str]:
+    """Definitions whose code differs from the recorded one, or that came or went; empty if nothing did.
+
+    A form that `coordreg.rewritten` lists as giving the same results does not differ from the present one, unless it
+    was `timed`: what a measurement of time says of one form does not hold for another.
+    """
     now = fingerprint(*values)
     if now == recorded:
         return []
-    return sorted(k for k in recorded.keys() | now.keys() if recorded.get(k) != now.get(k))
+    read = recorded if timed else _as_rewritten(recorded, now)
+    return sorted(k for k in read.keys() | now.keys() if read.get(k) != now.get(k))

@@ -7,6 +7,7 @@ the cell of the maximum, perhaps moved by a quarter of a cell. Equation numbers 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -236,6 +237,16 @@ class Argmax:
         return Points(from_pixels(_cell(index, maps.shape[-1]).to(score.dtype), maps.shape[-2:]), score)
 
 
+@lru_cache(maxsize=8)
+def _around(size: tuple[int, ...], border: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(x, y) of each cell, (HW, 2), and its neighbours left, up, right and down, (HW, 4); itself where no move is."""
+    index = torch.arange(size[0] * size[1], device=device)
+    cell, first = _cell(index, size[1]), int(border == "published")
+    inside = (cell > first) & (cell < torch.tensor([size[1] - 1, size[0] - 1], device=device))
+    step = torch.tensor([1, size[1]], device=device) * (inside.all(-1, keepdim=True) if first else inside)
+    return cell.to(dtype), torch.cat([index.unsqueeze(-1) - step, index.unsqueeze(-1) + step], -1)
+
+
 @dataclass(frozen=True)
 class QuarterSign:
     """A quarter cell along each axis, towards the larger neighbour, equation (2.10): the rule of the published codes.
@@ -252,17 +263,12 @@ class QuarterSign:
 
     def __call__(self, maps: Tensor) -> Points:
         """(B, J, H, W) -> Points."""
-        height, width = maps.shape[-2:]
         index, score = peak(maps)
-        cell, first = _cell(index, width), int(self.border == "published")
-        left_up_right_down = torch.tensor([-1, -width, 1, width], device=index.device)
-        around = (index.unsqueeze(-1) + left_up_right_down).clamp(0, height * width - 1)
-        values = maps.flatten(-2).gather(-1, around)
-        inside = (cell > first) & (cell < torch.tensor([width - 1, height - 1], device=index.device))
-        if self.border == "published":
-            inside = inside.all(-1, keepdim=True)
-        move = (values[..., 2:] - values[..., :2]).sign() * (0.25 * inside)
-        return Points(from_pixels(cell + move, maps.shape[-2:]), score)
+        dtype = torch.promote_types(maps.dtype, torch.get_default_dtype())  # of half maps float32
+        cells, neighbours = _around(maps.shape[-2:], self.border, maps.device, dtype)
+        before, after = maps.flatten(-2).gather(-1, F.embedding(index, neighbours)).chunk(2, -1)
+        moved = torch.add(F.embedding(index, cells), (after - before).sign(), alpha=0.25)
+        return Points(from_pixels(moved, maps.shape[-2:]), score)
 
 
 @dataclass(frozen=True)

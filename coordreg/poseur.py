@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coordreg.attention import SlowLinear, check_maps
-from coordreg.backbones.cost import macs
-from coordreg.backbones.levels import STRIDES
 from coordreg.coords import Labels, Pairs, Points
+from coordreg.data.store import Store
 from coordreg.dsnt import known
 from coordreg.expectation import full
 from coordreg.flow import RealNVP
@@ -126,11 +126,10 @@ class PoseurHead(nn.Module):
         return self._run(features)
 
     @torch.no_grad()
-    def trace(self, features: Sequence[Tensor]) -> tuple[Seen, ...]:
-        """What each layer looks at, for drawings."""
+    def trace(self, features: Sequence[Tensor]) -> tuple[Posed, tuple[Seen, ...]]:
+        """What `forward` gives, and what each layer looks at on the way: for drawings."""
         seen: list[Seen] = []
-        self._run(features, seen)
-        return tuple(seen)
+        return self._run(features, seen), tuple(seen)
 
     def maps(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Features -> what the queries look at, `width` channels a level."""
@@ -314,22 +313,34 @@ class Poseur(Estimator):
         return Points(share * points.coords + (1 - share) * other.coords, mean.score)
 
 
-# -- cost --------------------------------------------------------------------------------------------------------------
+# -- what pages draw ---------------------------------------------------------------------------------------------------
 
 
-def poseur_macs(estimator: Poseur, size: tuple[int, int]) -> int:
-    """All multiply-adds of one image of `size` = (H, W) in evaluation mode: trunk, neck, guess and decoder.
+@torch.no_grad()
+def traced(estimator: Poseur, data: Store, keep: int, batch: int = 256) -> dict[str, NDArray[Any]]:
+    """What records keep of a trained network: answers and places for the first `keep` images, attention over all.
 
-    Those of `backbones.cost.macs` and of each layer those that it cannot see: `DecoderLayer.unseen_macs`. Not counted:
-    biases, normalisation, activations, softmax, and encodings of places.
+    float16: "output" (keep, 1 + layers, J, 4), centres and raw widths of the guess, if there is one, and of each layer;
+    "reference" (keep, layers, J, 2), "at" (keep, layers, J, heads, levels, points, 2) and "share", as in `Seen`.
+    float32: "joints" (layers, J, J), how much query q looks at query k, the mean over heads and over all images; left
+    out without self-attention. In evaluation mode, in which the network is left.
     """
-    head = estimator.head
-    sizes = [(size[0] // s, size[1] // s) for s in STRIDES[-len(head.channels) :]]
-    layers = [head.decoder[i % len(head.decoder)] for i in range(head.layers)]
-    unseen = sum(layer.unseen_macs(head.joints, sizes) for layer in layers if isinstance(layer, DecoderLayer))
-    return macs(estimator, size) + unseen
+    estimator.eval()
+    device, found, total = estimator.mean.device, dict[str, Tensor](), None
+    for index in torch.arange(len(data)).split(max(batch, keep)):
+        images = data.batch(index).images.to(device)
+        output, seen = estimator.head.trace(estimator.backbone((images - estimator.mean) / estimator.std))
+        if not found:
+            stages = output.layers if output.proposal is None else (output.proposal, *output.layers)
+            found = {"output": torch.stack(stages, 1)[:keep]}
+            found |= {n: torch.stack([getattr(s, n) for s in seen], 1)[:keep] for n in ("reference", "at", "share")}
+        if seen[0].joints is not None:
+            part = torch.stack([s.joints.double().mean(1).sum(0) for s in seen if s.joints is not None])
+            total = part if total is None else total + part
+    kept = {name: value.cpu().half().numpy() for name, value in found.items()}
+    return kept if total is None else {**kept, "joints": (total / len(data)).float().cpu().numpy()}
 
 
 __all__ = [
-    "RELEASED", "Posed", "Poseur", "PoseurHead", "PoseurMethod", "Queried", "Stage", "poseur_macs",
+    "RELEASED", "Posed", "Poseur", "PoseurHead", "PoseurMethod", "Queried", "Stage", "traced",
 ]  # fmt: skip

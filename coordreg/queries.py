@@ -13,7 +13,7 @@ arguments by name.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -256,14 +256,15 @@ class DecoderLayer(nn.Module):
             reference = reference + step
         return reference, torch.cat([reference + full(self.centre(x)), full(self.spread(x))], -1)
 
-    def unseen_macs(self, queries: int, sizes: Sequence[tuple[int, int]]) -> int:
-        """Multiply-adds that `backbones.cost.macs` cannot see: self-attention, and sampling and values on the maps.
+    def uncounted(self, x: Tensor, extra: Tensor | None, reference: Tensor, maps: Sequence[Tensor], *_: Any) -> int:
+        """Multiply-adds for one image that are in no linear layer: self-attention, and sampling and values on the maps.
 
         Self-attention projects queries, keys, values and output, and multiplies queries by keys and values by shares.
+        Takes what `forward` takes; `backbones.cost.macs` asks for it.
         """
-        width = self.cross.width
+        queries, width = x.shape[1], self.cross.width
         between = 4 * queries * width**2 + 2 * queries**2 * width if self.made.self_attention else 0
-        return between + self.cross.unseen_macs(queries, sizes)
+        return between + self.cross.unseen_macs(queries, [(m.shape[2], m.shape[3]) for m in maps])
 
 
 __all__ = [

@@ -1,16 +1,17 @@
 """Runs and their records: what was trained, how, from which code, and what came out.
 
 A `Run` is a description; its key is the hash of that description with its seed. `results/<profile>/<key>.json` holds
-its record, `<key>.npz` the metrics of each test image. Records are written whole or not at all and checked when read.
+its record, `<key>.npz` the metrics of each test image, and `code/<hash>.json` a fingerprint of code, once for all
+records that name it. Records are written whole or not at all and checked when read.
 """
 
 import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from coordreg.fingerprint import changed
 from coordreg.metrics.scoring import score
 from coordreg.spec import Spec, describe, digest
-from coordreg.train import Training, fit, predict
+from coordreg.train import Training, atomic, fit, predict
 
 FORMAT = 1
 #: From the cheapest to the dearest; "published" on a page means the last of these that is complete.
@@ -205,7 +206,10 @@ def check_profile(profile: str) -> None:
 
 
 def load(path: Path, run: Run | None = None) -> Record:
-    """Read a record. Raises RecordError if its hash and its configuration, or its contents and checksum, disagree."""
+    """Read a record, with the fingerprints in place of their names.
+
+    RecordError if its hash and its configuration, or its contents and checksum, disagree, or a fingerprint is missing.
+    """
     try:
         data = json.loads(path.read_text())
         stored, config = data["sum"], data["config"]
@@ -216,14 +220,81 @@ def load(path: Path, run: Run | None = None) -> Record:
             f"{path}: the configuration hashes to {digest(config)} but the record says {data['key']} and its file "
             f"{path.stem}; it was edited or renamed: delete it and run again"
         )
+    for part in _fingerprinted(data):
+        if isinstance(part["code"], str):
+            part["code"] = _code(path, part["code"])
     if stored != checksum(data):
         raise RecordError(f"{path}: the contents do not match their checksum; it was edited: delete it and run again")
     return Record(data, path, run)
 
 
 def checksum(data: dict[str, Any]) -> str:
-    """The hash of everything in a record but this hash."""
+    """The hash of everything in a record but this hash, with its fingerprints in full."""
     return digest({k: v for k, v in data.items() if k != "sum"}, 32)
+
+
+def _fingerprinted(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The parts of a record that hold a fingerprint under "code": itself and its readings."""
+    readings = data.get("readings")
+    for part in (data, *(readings.values() if isinstance(readings, dict) else ())):
+        if isinstance(part, dict) and "code" in part:
+            yield part
+
+
+def code_path(record: Path, name: str) -> Path:
+    """Where the fingerprint lies that a record names."""
+    return record.parent / "code" / f"{name}.json"
+
+
+def _code(record: Path, name: str) -> dict[str, str]:
+    """The fingerprint that a record names."""
+    path = code_path(record, name)
+    mend = f"restore it from the repository, or delete {record.name} and run again"
+    try:
+        found, code = _read_code(path.read_text())
+    except FileNotFoundError as error:
+        raise RecordError(f"{path}: absent, but {record.name} names it as its code; {mend}") from error
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not a fingerprint ({type(error).__name__}); {mend}") from error
+    if found != name:
+        raise RecordError(f"{path}: the contents hash to {found}; it was edited or renamed: {mend}")
+    return dict(code)  # nobody's writing to it may reach another record
+
+
+@lru_cache(maxsize=256)
+def _read_code(text: str) -> tuple[str, dict[str, str]]:
+    """The name of a fingerprint, and it."""
+    code = json.loads(text)
+    return digest(code), code
+
+
+def save(path: Path, data: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+    """Write a record and its arrays: fingerprints first, unless they are there, and the record itself last.
+
+    A key a line and no fingerprint in it, so that it is small and two records can be compared line by line. data:
+    without "arrays" and "sum", which are added. Each file is written whole or not at all, by several processes at will.
+    """
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+    data = {**data, "arrays": hashlib.sha256(packed.getvalue()).hexdigest()}
+    data["sum"] = checksum(data)
+    with atomic(path.with_suffix(".npz")) as part:
+        part.write_bytes(packed.getvalue())
+    write(path, data)
+
+
+def write(path: Path, data: dict[str, Any]) -> None:
+    """Write the .json of a record, and the fingerprints that it names."""
+    data = {**data, "readings": {name: dict(reading) for name, reading in data["readings"].items()}}
+    for holder in _fingerprinted(data):
+        code, holder["code"] = holder["code"], digest(holder["code"])
+        stored, text = code_path(path, holder["code"]), json.dumps(code, indent=0) + "\n"
+        if not stored.exists() or stored.read_bytes() != text.encode():
+            with atomic(stored) as part:
+                part.write_text(text)
+    lines = [f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'), allow_nan=False)}" for k, v in data.items()]
+    with atomic(path) as part:
+        part.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def find(run: Run, profile: str) -> Record | None:

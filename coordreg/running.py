@@ -1,8 +1,6 @@
 """Executing runs: train, measure, write the record; one after the other or several side by side."""
 
 import contextlib
-import hashlib
-import io
 import json
 import os
 import time
@@ -28,6 +26,7 @@ from coordreg.fingerprint import fingerprint
 from coordreg.method import Staged
 from coordreg.metrics.pck import image_distances, pck
 from coordreg.metrics.scoring import score
+from coordreg.poseur import Poseur, traced
 from coordreg.provenance import commit, made, peak_memory
 from coordreg.records import (
     FORMAT,
@@ -37,15 +36,15 @@ from coordreg.records import (
     Run,
     check_profile,
     checkpoint_of,
-    checksum,
     find,
     load,
     path_of,
     reached,
     root,
+    save,
 )
 from coordreg.spec import describe
-from coordreg.train import CheckpointError, atomic, fit, load_checkpoint, predict
+from coordreg.train import CheckpointError, fit, load_checkpoint, predict
 
 
 @runtime_checkable
@@ -146,14 +145,7 @@ def execute(
             data |= {k: old[k] for k in kept}
             with contextlib.suppress(RecordError):  # a kill fell between the two files
                 arrays = {**old.arrays(), **arrays}
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
-        data["arrays"] = hashlib.sha256(packed.getvalue()).hexdigest()
-        data["sum"] = checksum(data)
-        with atomic(path.with_suffix(".npz")) as part:
-            part.write_bytes(packed.getvalue())
-        with atomic(path) as part:
-            part.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+        save(path, data, arrays)
         return load(path, run)
 
 
@@ -186,19 +178,22 @@ def _usable(checkpoint: Path, config: str) -> bool:
 
 @torch.no_grad()
 def _kept(estimator: Any, run: Run, test: Store, scores: dict[str, Measured]) -> dict[str, NDArray[Any]]:
-    """The network's output for the first `keep` test images, and the points of up to 1,024 by the first reading."""
+    """The network's output for the first `keep` test images, and the points of up to 1,024 by the first reading.
+
+    Of Poseur, beside the output, what its layers looked at: see `poseur.traced`.
+    """
     if not run.keep:
         return {}
+    points = scores[run.readings[0].name].points
+    few = {"points": points[:1024].half().numpy() if points is not None else np.empty(0, np.float16)}
+    if isinstance(estimator, Poseur):
+        return {**traced(estimator, test, run.keep), **few}
     device = next(estimator.parameters()).device
     estimator.eval()
     output = estimator(test.batch(torch.arange(min(run.keep, len(test)))).images.to(device))
     output = output[-1] if isinstance(output, list) else output  # of several stages, the one that is decoded
     output = getattr(output, "coarse", output)  # of a cascade, the map that covers the image
-    points = scores[run.readings[0].name].points
-    return {
-        "output": output.cpu().half().numpy(),
-        "points": points[:1024].half().numpy() if points is not None else np.empty(0, np.float16),
-    }
+    return {"output": output.cpu().half().numpy(), **few}
 
 
 def read(estimator: Any, run: Run, reading: Reading, test: Store) -> Measured:

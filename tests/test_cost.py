@@ -254,3 +254,35 @@ def test_bad_options_are_refused(make: Any, message: str) -> None:
 def test_giga() -> None:
     assert giga(2_500_000_000) == 2.5
     assert giga(3 * 1024**3, "published") == 3
+
+
+class _Pairs(nn.Module):
+    """Multiplies every row of a map by every other, which no layer shows, and passes a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor, factor: int) -> Tensor:
+        """(B, C, H, 5) -> (B, C, H, 2)."""
+        return self.last(factor * x @ x.transpose(-1, -2) @ x)
+
+    def uncounted(self, x: Tensor, factor: int) -> int:
+        """The products, once more for each unit of the factor."""
+        return factor * 2 * x.shape[1] * x.shape[2] ** 2 * x.shape[3]
+
+
+def test_a_module_counts_what_no_layer_shows() -> None:
+    """Called twice, with other arguments: each call counts."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pairs = _Pairs()
+
+        def forward(self, x: Tensor) -> Tensor:
+            """Half of the rows with factor 1, all with factor 3."""
+            return self.pairs(x[:, :, :2], 1) + self.pairs(x, 3)[:, :, :2]
+
+    linear = 3 * (2 + 4) * 5 * 2
+    assert macs(Twice(), (4, 5)) == linear + 2 * 3 * 5 * (2**2 + 3 * 4**2)

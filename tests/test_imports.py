@@ -40,7 +40,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("coords", "spec"),
     ("method", "ensemble", "backbones", "data", "metrics", "plots"),
     ("baseline", *CHAPTERS),
-    ("train", "fingerprint", "provenance"),
+    ("train", "fingerprint", "rewritten", "provenance"),
     ("records", "running"),
     ("experiments",),
     ("papers", "verdicts", "ledger", "rerun", "predict"),

@@ -20,7 +20,7 @@ from coordreg.coords import Batch, Labels, Points, flip_coords, flip_images, swa
 from coordreg.data.figures import Figures
 from coordreg.ensemble import Ensemble
 from coordreg.method import Estimator, Method
-from coordreg.poseur import RELEASED, Posed, Poseur, PoseurHead, PoseurMethod, Stage, poseur_macs
+from coordreg.poseur import RELEASED, Posed, Poseur, PoseurHead, PoseurMethod, Stage
 from coordreg.queries import Jittered, Layer, Uniform
 from coordreg.rle import RLE, Distributions, Unscored, Within, without_flow
 from coordreg.spec import Spec, describe, rebuild, spec
@@ -183,12 +183,14 @@ def test_where_the_reference_points_start() -> None:
     network = model().eval()
     with torch.no_grad():
         output = network(images())
-        seen = network.head.trace(network.backbone((images() - network.mean) / network.std))
+        again, seen = network.head.trace(network.backbone((images() - network.mean) / network.std))
     assert output.proposal is not None
+    assert again.proposal is not None
+    torch.testing.assert_close(again.layers[-1], output.layers[-1])
     torch.testing.assert_close(seen[0].reference, output.proposal[..., :2])
     learned = model(initial="learned", noise=None).eval()
     with torch.no_grad():
-        seen = learned.head.trace(learned.backbone((images() - learned.mean) / learned.std))
+        _, seen = learned.head.trace(learned.backbone((images() - learned.mean) / learned.std))
         start = 2 * learned.head.start(learned.head.encoder.joint.weight).sigmoid() - 1
     assert learned(images()).proposal is None
     torch.testing.assert_close(seen[0].reference, start.expand(B, J, 2))
@@ -197,7 +199,7 @@ def test_where_the_reference_points_start() -> None:
 
 def test_what_the_layers_looked_at() -> None:
     network = model().eval()
-    seen = network.head.trace(network.backbone(images()))
+    _, seen = network.head.trace(network.backbone(images()))
     assert len(seen) == 2
     assert seen[1].at.shape == (B, J, 2, 4, 2, 2)
     for layer in seen:
@@ -205,7 +207,7 @@ def test_what_the_layers_looked_at() -> None:
         assert layer.joints is not None
         torch.testing.assert_close(layer.joints.sum(-1), torch.ones(B, 2, J))
     bare = model(layer=replace(SMALL, self_attention=False)).eval()
-    assert bare.head.trace(bare.backbone(images()))[0].joints is None
+    assert bare.head.trace(bare.backbone(images()))[1][0].joints is None
 
 
 @pytest.mark.parametrize(("detach", "expected"), [(False, True), (True, False)])
@@ -357,7 +359,7 @@ def millions(network: Poseur, flows: bool = True) -> float:
 
 
 def gigas(network: Poseur, size: tuple[int, int] = S) -> float:
-    return poseur_macs(network, size) / 1e9
+    return macs(network, size) / 1e9
 
 
 @pytest.mark.parametrize(
@@ -425,7 +427,7 @@ def test_cost_of_the_decoder() -> None:
     found = {}
     for efficient in (True, False):
         network = published(layer=Layer(efficient=efficient))
-        found[efficient] = poseur_macs(network, S) - trunk
+        found[efficient] = macs(network, S) - trunk
     assert found[False] / 1e9 == pytest.approx(1.25, rel=0.01)
     assert found[True] / 1e9 == pytest.approx(0.458, abs=0.0005)
     assert (found[True] - answers) / 1e9 == pytest.approx(0.44, rel=0.01)
@@ -456,8 +458,8 @@ def test_table_5() -> None:
     assert gigas(published("mobile", layers=6)) == pytest.approx(0.5, rel=0.01)
     assert gigas(published("r152", layers=6)) == pytest.approx(11.9, rel=0.01)
     assert gigas(published("r50", layers=6)) == pytest.approx(4.57, rel=0.01)
-    assert poseur_macs(published("w32", layers=6), S) / 2**30 == pytest.approx(7.4, rel=0.01)
-    assert poseur_macs(published("w48", layers=6), (384, 288)) / 2**30 == pytest.approx(33.6, rel=0.01)
+    assert macs(published("w32", layers=6), S) / 2**30 == pytest.approx(7.4, rel=0.01)
+    assert macs(published("w48", layers=6), (384, 288)) / 2**30 == pytest.approx(33.6, rel=0.01)
 
 
 # -- training, checkpoints, descriptions -------------------------------------------------------------------------------

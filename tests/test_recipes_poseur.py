@@ -17,6 +17,7 @@ from test_recipes_dark import sound
 
 from coordreg import experiments, running, train
 from coordreg.attention import DeformableAttention
+from coordreg.backbones.cost import macs
 from coordreg.backbones.hrnet import HRNet
 from coordreg.backbones.levels import MultiScale
 from coordreg.backbones.mobilenet import MobileNetV2
@@ -34,7 +35,7 @@ from coordreg.flow import RealNVP
 from coordreg.metrics.coco_ap import person_scores
 from coordreg.metrics.scoring_coco import ScoringCOCO
 from coordreg.papers import ROWS
-from coordreg.poseur import Poseur, PoseurHead, PoseurMethod, poseur_macs
+from coordreg.poseur import Poseur, PoseurHead, PoseurMethod
 from coordreg.queries import Uniform
 from coordreg.records import Record, Run
 from coordreg.rle import Within
@@ -314,7 +315,7 @@ def test_printed_costs_of_table_5(label: str, printed: float, counted: float, ba
     `test_poseur.py` counts the other three networks.
     """
     run = of("poseur-tab5")[label]
-    cost = poseur_macs(planning.on_meta(run.estimator), planning.side(run.train)) / base
+    cost = macs(planning.on_meta(run.estimator), planning.side(run.train)) / base
     assert cost == pytest.approx(counted, abs=0.0005)
     assert cost == pytest.approx(printed, rel=0.01)
 

@@ -19,6 +19,7 @@ from coordreg.data.halves import Halves
 from coordreg.data.human36m import Human36M
 from coordreg.data.mpii import MPII
 from coordreg.data.places import name_of, sets
+from coordreg.data.scenes import Scenes
 from coordreg.experiments import paper_dsnt, paper_integral, recipes
 from coordreg.experiments.claims import Observation
 from coordreg.experiments.table import results
@@ -52,6 +53,8 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], int]:
 
     for kind in (MPII, COCO, FLIC, Human36M):
         monkeypatch.setattr(kind, "open", opened)
+    pictures = {"train2017": 56_599, "val2017": 5_000}  # of whole pictures, not of people
+    monkeypatch.setattr(Scenes, "open", lambda one: range(one.limit or pictures[one.split]))
     return lengths
 
 

@@ -1,6 +1,8 @@
 """Records: written whole, refused when altered, never trained twice, stale when the code they ran has changed."""
 
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -24,14 +26,17 @@ from coordreg.records import (
     RecordError,
     Run,
     checkpoint_of,
+    checksum,
+    code_path,
     complete,
     find,
     load,
     path_of,
     root,
+    write,
 )
 from coordreg.running import execute, run_all
-from coordreg.spec import describe, spec
+from coordreg.spec import describe, digest, spec
 from coordreg.train import Training
 
 
@@ -72,6 +77,90 @@ def test_a_record_names_what_it_must(made: Record) -> None:
     assert len(reading["curve"]) == 51
     assert set(reading["joints"]["0.5"]) >= {"r_wrist", "head_top"}
     assert made.path.with_suffix(".npz").stat().st_size < 200_000
+
+
+def test_a_file_has_a_line_a_key_and_names_its_fingerprints(made: Record) -> None:
+    lines = made.path.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("{", "}")
+    assert [json.loads(f"{{{line.rstrip(',')}}}") for line in lines[1:-1]] == [
+        {key: value} for key, value in json.loads(made.path.read_text()).items()
+    ]
+    stored = json.loads(made.path.read_text())
+    assert list(stored) == list(made.data)
+    assert json.loads(code_path(made.path, stored["code"]).read_text()) == made["code"]
+    readings = {name: reading["code"] for name, reading in stored["readings"].items()}
+    for name, code in readings.items():
+        assert json.loads(code_path(made.path, code).read_text()) == made.reading(name)["code"] != {}
+    assert readings["argmax"] != readings["quarter"] == readings["quarter-flip"]  # flips are outside the decoder
+    there = {path.stem for path in code_path(made.path, "").parent.iterdir()}
+    assert there == {stored["code"], *readings.values()}
+
+
+def test_a_record_with_its_fingerprints_in_full_is_read_as_before(made: Record, tmp_path: Path) -> None:
+    """The earlier form of the file: no folder of fingerprints beside it."""
+    full = tmp_path / made.path.name
+    full.write_text(json.dumps(made.data, indent=1))
+    assert load(full).data == load(made.path).data
+    assert len(full.read_text()) > 2 * len(made.path.read_text())
+    write(full, load(full).data)
+    assert full.read_text() == made.path.read_text()
+    assert load(full).data == made.data
+
+
+@pytest.mark.parametrize(
+    ("alter", "message"),
+    [
+        (
+            lambda path: path.unlink(),
+            r"absent, but \w+\.json names it as its code; restore it from the repository, or",
+        ),
+        (lambda path: path.write_text(path.read_text()[:50]), r"not a fingerprint \(JSONDecodeError\); restore it"),
+        (lambda path: path.write_bytes(b"\xff"), r"not a fingerprint \(UnicodeDecodeError\)"),
+        (
+            lambda path: path.write_text('{"a": "b"}'),
+            r"the contents hash to \w{16}; it was edited or renamed: rest",
+        ),
+    ],
+)
+def test_a_fingerprint_that_is_gone_or_altered_is_told_and_written_again(
+    made: Record, tmp_path: Path, alter: object, message: str
+) -> None:
+    path = tmp_path / made.path.name
+    for name in (None, "argmax"):
+        write(path, made.data)
+        stored = json.loads(path.read_text())
+        code = code_path(path, (stored if name is None else stored["readings"][name])["code"])
+        alter(code)  # type: ignore[operator]
+        with pytest.raises(RecordError, match=rf"{code.name}: {message}"):
+            load(path)
+    write(path, made.data)
+    assert load(path).data == made.data
+
+
+def test_what_is_read_is_the_reader_s_own(made: Record) -> None:
+    first = load(made.path)
+    first["code"].clear()
+    first.reading("argmax")["code"].clear()
+    assert load(made.path).data == made.data
+    assert made["code"]
+
+
+def test_many_may_write_the_same_fingerprints_at_once(made: Record, tmp_path: Path) -> None:
+    def one(number: int) -> bool:
+        config = {**made["config"], "seed": number}
+        data = {**made.data, "config": config, "key": digest(config)}
+        data["sum"] = checksum(data)
+        path = tmp_path / f"{data['key']}.json"
+        for _ in range(5):
+            write(path, data)
+            assert load(path).data == data
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(one, range(16)))
+    assert len(list(tmp_path.glob("*.json"))) == 16
+    left = {path.name for path in code_path(tmp_path / "a.json", "").parent.iterdir()}
+    assert left == {path.name for path in code_path(made.path, "").parent.iterdir()}
 
 
 def test_image_metrics_average_to_the_record(made: Record) -> None:
@@ -123,7 +212,7 @@ def test_a_reading_that_was_never_measured_makes_no_record_stale() -> None:
     asked = replace(run, readings=(*run.readings, Reading("origin", Argmax(empty="origin"))))
     assert load(path, asked).stale == []
     assert find(asked, "smoke") is None  # it is missing, which is another thing
-    data = json.loads(path.read_text())
+    data = load(path).data
     data["readings"]["argmax"]["code"] = dict.fromkeys(data["readings"]["argmax"]["code"], "0")
     assert Record(data, path, asked).stale  # what was measured is still looked at
 
@@ -133,6 +222,26 @@ def test_label_and_readings_are_outside_the_key_and_the_seed_inside() -> None:
     assert replace(run, label="other", readings=(), keep=3).key == run.key
     assert replace(run, seed=7).key != run.key
     assert replace(run, training=replace(run.training, lr=1e-4)).key != run.key
+
+
+def test_outputs_are_kept_where_a_page_or_a_claim_reads_them() -> None:
+    """What only one network is drawn of is kept of the first seed; what all seeds are counted in, of all."""
+
+    def kept(name: str) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for run in runs(name, "cpu"):
+            if run.keep:
+                found.setdefault(run.label, []).append(run.seed)
+        return found
+
+    every = [0, 1, 2]
+    assert kept("integral-losses") == {"I*": [0], "I1": [0]}
+    assert kept("volumes-strategies") == {"I* 1": [0], "I* 2": [0]}
+    assert kept("dsnt-activations") == {"softmax": every, "relu": every}
+    assert set(kept("dsnt-sweep")) == {"sigma 1 lambda 1", "sigma 2 lambda 1"}
+    assert list(kept("dsnt-regularisers").values()) == [every] * 10
+    assert kept("dsnt-halves") == {}
+    assert kept("dark-encodings") == {"biased 16 px": every, "unbiased 16 px": every}
 
 
 def test_experiments_share_runs() -> None:
@@ -148,6 +257,9 @@ def test_experiments_share_runs() -> None:
     [
         (lambda d: d["config"].update(seed=5), "edited or renamed"),
         (lambda d: d["readings"]["argmax"].update(auc=99.0), "do not match their checksum"),
+        (lambda d: d.update(code=d["readings"]["argmax"]["code"]), "do not match their checksum"),
+        (lambda d: d.update(code={}), "do not match their checksum"),
+        (lambda d: d.update(readings=[]), "do not match their checksum"),
         (lambda d: d.pop("sum"), "not a record"),
     ],
 )
@@ -155,6 +267,7 @@ def test_an_altered_record_is_refused(made: Record, tmp_path: Path, alter: objec
     data = json.loads(made.path.read_text())
     alter(data)  # type: ignore[operator]
     copy = tmp_path / made.path.name
+    shutil.copytree(code_path(made.path, "").parent, code_path(copy, "").parent)
     copy.write_text(json.dumps(data))
     with pytest.raises(RecordError, match=message):
         load(copy)
@@ -296,8 +409,10 @@ def test_a_decoder_for_a_method_without_one_is_refused() -> None:
         execute(run, "smoke", progress=False)
 
 
-#: Those of smoke are a rerun's own, and not committed.
-COMMITTED = [p for p in sorted((Path(__file__).parent.parent / "results").glob("*/*.json")) if p.parent.name != "smoke"]
+COMMITTED = Path(__file__).parent.parent / "results"
+#: The fingerprints, listed before the records that name them. Those of smoke are a rerun's own, and not committed.
+CODES = [p for p in sorted(COMMITTED.glob("*/code/*.json")) if p.parent.parent.name != "smoke"]
+RECORDS = [p for p in sorted(COMMITTED.glob("*/*.json")) if p.parent.name != "smoke"]
 
 
 def test_committed_records_are_whole_current_and_declared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,13 +424,17 @@ def test_committed_records_are_whole_current_and_declared(monkeypatch: pytest.Mo
                 declared |= {(profile, r.key): r for r in runs(name, profile)}
             except ValueError:  # the experiment has no such profile
                 continue
-    for path in COMMITTED:
+    used = set[Path]()
+    for path in RECORDS:
         run = declared.get((path.parent.name, path.stem))
         assert run is not None, f"{path.name} belongs to no experiment"
         record = load(path, run)
         assert record.arrays()
         assert record.stale == [], path.name
         assert "changes" not in record["made"]["commit"], path.name
+        used |= {code_path(path, digest(part["code"])) for part in (record.data, *record["readings"].values())}
+    lone = sorted(path.name for path in set(CODES) - used)
+    assert not lone, f"no record names these any more, remove them from code/: {', '.join(lone)}"
     assert sum(p.stat().st_size for p in root().rglob("*")) < 40e6
 
 

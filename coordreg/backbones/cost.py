@@ -31,8 +31,10 @@ def macs(module: nn.Module, size: Sequence[int], counting: str = "true", channel
     "published" is the HRNet family's convention: transposed convolutions at their output's size (see `giga`).
 
     Counted, at every call: convolutions, transposed convolutions and linear layers that are modules, nn.Linear at every
-    position it is applied to. Not counted: biases, normalisation, activations, pooling, interpolation, additions,
-    softmax and expectation, the products inside attention, whatever is called as a function of torch.
+    position it is applied to; and what a module says of itself: one with a method `uncounted`, which takes what its
+    forward takes, adds the multiply-adds of one image that are in none of these layers, as Poseur's decoder does. Not
+    counted: biases, normalisation, activations, pooling, interpolation, additions, softmax and expectation, the
+    products inside attention where no module names them, whatever is called as a function of torch.
 
     Only shapes are computed, on the meta device, so that this takes milliseconds wherever the module lies; the module
     is left as it was. A forward that looks at values (`if x.max() > 0`) cannot be counted: torch says so.
@@ -56,6 +58,10 @@ def macs(module: nn.Module, size: Sequence[int], counting: str = "true", channel
         # a weight is used once a position; prod(shape) already holds in * out / groups * kernel
         total += prod(layer.weight.shape) * positions
 
+    def add(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal total
+        total += int(layer.uncounted(*inputs))  # type: ignore[operator]
+
     meta: dict[str, Tensor] = {
         name: torch.empty_like(value, device="meta")
         for name, value in (*module.named_parameters(), *module.named_buffers())
@@ -67,6 +73,7 @@ def macs(module: nn.Module, size: Sequence[int], counting: str = "true", channel
         for m in module.modules()
         if isinstance(m, nn.Linear | _Convolution | _Transposed)
     ]
+    hooks += [m.register_forward_hook(add) for m in module.modules() if hasattr(m, "uncounted")]
     try:
         module.eval()
         with torch.no_grad():

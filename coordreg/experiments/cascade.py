@@ -15,7 +15,7 @@ from coordreg.data.figures import Figures
 from coordreg.data.noisy import Noisy
 from coordreg.data.skeletons import MPII16
 from coordreg.experiments import heatmap
-from coordreg.experiments.scale import PCKH
+from coordreg.experiments.scale import PCKH, first_keeps
 from coordreg.experiments.selecting import CROWDED, Through, both_ways, crowd, selecting
 from coordreg.heatmap import MSE, Argmax, Gaussian, Heatmap, QuarterSign
 from coordreg.method import Estimator
@@ -190,7 +190,7 @@ def refinement(profile: str) -> list[Run]:
     error to fall most at 16x, and to come near that of the labels.
     """
     found = [run for by in POOLINGS for run in _runs(profile, f"{by}x", "shared", by)]
-    return [replace(run, keep=8) if run.label == "8x" else run for run in found]
+    return first_keeps([replace(run, keep=8) if run.label == "8x" else run for run in found])
 
 
 def sharing(profile: str) -> list[Run]:
@@ -238,7 +238,9 @@ def mrf(profile: str) -> list[Run]:
     test = both_ways(s.test, s.image, NOISE)
     steps = s.steps[0]
     training = Training(steps, s.batch, _rate(profile, "coarse"), schedule=Cosine(min(50, steps // 2)))
-    return [Run("two people", estimator, train, test, training, PCKH, seed, SELECTED, 8) for seed in s.seeds]
+    return first_keeps(
+        [Run("two people", estimator, train, test, training, PCKH, seed, SELECTED, 8) for seed in s.seeds]
+    )
 
 
 def lsp(profile: str) -> list[Run]:

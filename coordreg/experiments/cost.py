@@ -277,7 +277,7 @@ def told() -> tuple[list[str], list[dict[str, float | None]], list[str]]:
         times = " and ".join(f"{1e3 * n['seconds']['own']:.1f}" for n in data["networks"].values())
         memory = ", ".join(f"{what} {ratio[key]:.2f}x" for key, what in MEMORY.items() if ratio[key] is not None)
         said.append(f"measured on {machine}: {times} ms, time {ratio['time']:.2f}x, {memory}")
-        stale = changed(data["code"], *(rival.estimator for rival in rivals()))
+        stale = changed(data["code"], *(rival.estimator for rival in rivals()), timed=True)
         notes += [f"the measurement on {machine} is stale: {', '.join(stale)}"] if stale else []
     if not said:
         notes.append("times and memory not measured here: python -m coordreg.experiments.cost")

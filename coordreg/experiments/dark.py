@@ -141,7 +141,9 @@ BACKBONES = ("HRNet", "hourglass")
 BACKBONE_RATES = (1e-2, 2e-2, 4e-2)
 #: Tried as well, with both encodings, because an end of the list came out best.
 BACKBONE_FURTHER = {"HRNet": (5e-3, 2.5e-3, 1.25e-3), "hourglass": (8e-2, 0.16, 0.32)}
-BACKBONE_CHOSEN: dict[str, dict[str, float]] = {"cpu": {}}
+BACKBONE_CHOSEN: dict[str, dict[str, float]] = {
+    "cpu": {"biased HRNet": 2.5e-3, "unbiased HRNet": 2.5e-3, "biased hourglass": 8e-2, "unbiased hourglass": 8e-2}
+}
 
 
 def backbones(profile: str) -> list[Run]:

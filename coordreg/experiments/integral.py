@@ -15,7 +15,7 @@ from coordreg.backbones.resnet import ResNet, trunk_channels
 from coordreg.dsnt import DSNT, JS, Power, Regression
 from coordreg.experiments import heatmap
 from coordreg.experiments.claims import Claim, Side, Widening
-from coordreg.experiments.scale import figures_runs, scale
+from coordreg.experiments.scale import figures_runs, first_keeps, scale
 from coordreg.heatmap import MSE, Argmax, BinaryCrossEntropy, Disk, Gaussian, OneHot, SoftmaxCrossEntropy
 from coordreg.integral import Debiased, Integral, Matching, PooledHead
 from coordreg.method import Estimator, Staged
@@ -137,7 +137,8 @@ def losses(profile: str) -> list[Run]:
     python -m coordreg run integral-losses --profile cpu; 15 runs of about a minute. Expect every I above its H, most of
     all at PCKh@0.1.
     """
-    return [run for name in ROWS for run in _runs(profile, name, name, keep=24 if name in ("I*", "I1") else 0)]
+    found = [run for name in ROWS for run in _runs(profile, name, name, keep=24 if name in ("I*", "I1") else 0)]
+    return first_keeps(found)
 
 
 def _resized(runs: Sequence[Run], size: int) -> list[Run]:

@@ -82,7 +82,7 @@ def row(
         note = f"a measurement of {data['repeats']} rounds is not judged, {ROUNDS} are: measure again"
         return Exact("measured too few times", False, note, otherwise=few)
     judged = say(data, f"measured on {data['made']['device']}{'' if kind == 'gpu' else ', one thread'}")
-    stale = changed(data["code"], *of)
+    stale = changed(data["code"], *of, timed=True)
     return replace(judged, note=f"{judged.note}; stale, changed since: {', '.join(stale)}") if stale else judged
 
 

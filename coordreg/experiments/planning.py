@@ -10,9 +10,9 @@ from torchvision.models import get_weight
 
 from coordreg.backbones.cost import giga, macs
 from coordreg.backbones.resnet import parameters
-from coordreg.data.places import MARKER, files, folder, is_fixture, name_of, sets
-from coordreg.experiments.recipes import change, epoch, epochs_of, find, published, split
-from coordreg.poseur import Poseur, poseur_macs
+from coordreg.data.places import MARKER, files, folder, is_fixture, sets
+from coordreg.endtoend import EndToEnd
+from coordreg.experiments.recipes import change, counted, epoch, find, named, published, split
 from coordreg.records import Run
 from coordreg.spec import Spec
 from coordreg.train import Cosine, Restarts
@@ -27,39 +27,42 @@ def on_meta(estimator: Spec) -> Any:
 
 def side(data: Any) -> tuple[int, int]:
     """(H, W) of what the network sees."""
-    size = next(sets(data)).size
+    size = next(counted(data)).size
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def plan(run: Run) -> list[str]:
     """What a run will take, in lines: network, steps, optimiser, schedule, augmentation, measurement."""
-    network, training, epochs = on_meta(run.estimator), run.training, epochs_of(run)
+    network, training = on_meta(run.estimator), run.training
+    epochs = training.steps / (published(run.train) // training.batch)
     height, width = side(run.train)
-    cost = giga((poseur_macs if isinstance(network, Poseur) else macs)(network, (height, width)))
+    people = isinstance(network, EndToEnd)  # what boxes cost depends on the picture
+    cost = giga(macs(network.detector.backbone if people else network, (height, width)))
     schedule: Any = training.schedule
     shares = schedule.starts[1:] if isinstance(schedule, Restarts) else getattr(schedule, "milestones", ())
-    at = " and ".join(f"epoch {m * epochs:g} (step {round(m * training.steps):,})" for m in shares)
+    at = " and ".join(f"epoch {m * epochs:.4g} (step {round(m * training.steps):,})" for m in shares)
     if isinstance(schedule, Cosine):
         falls = f"cosine after {schedule.warmup} steps of warm-up" + (f", afresh at {at}" if at else "")
     else:
         falls = f"x {schedule.gamma:g} at {at}" if at else "constant"
         falls += f", after {schedule.warmup} steps of warm-up" if schedule.warmup else ""
     decay = f", weight decay {training.weight_decay:g}" if training.weight_decay else ""
-    augment = next((one.augment for one in sets(run.train) if one.augment is not None), None)
+    augment = next((one.augment for one in counted(run.train) if one.augment is not None), None)
     kinds = "none" if augment is None else ", ".join(
         f"{f.name} {getattr(augment, f.name):g}" for f in fields(augment) if isinstance(getattr(augment, f.name), float)
     )  # fmt: skip
     pretrain = max(find(run.estimator, "pretrain"), default=0)
     phases = [(*one, training.steps - sum(one)) for one in find(run.estimator, "phases")]
     trained, tested = (
-        " and ".join(f"{name_of(one)} {one.split} ({split(one)})" for one in sets(part))
+        " and ".join(f"{named(one)} {one.split} ({split(one)})" for one in counted(part))
         for part in (run.train, run.test)
     )
     known = "estimated" if epoch(run.train).estimated else "published"
     lines = [
         f"{run.label}, seed {run.seed} ({run.key})",
-        f"  network       {parameters(network):,} parameters, {cost:.2f} G multiply-adds at {height} x {width} px",
-        f"  training      {training.steps:,} steps: {epochs} epochs of {published(run.train):,} images ({known}), "
+        f"  network       {parameters(network):,} parameters, {cost:.2f} G multiply-adds"
+        f"{' of trunk and pyramid' if people else ''} at {height} x {width} px",
+        f"  training      {training.steps:,} steps: {epochs:.4g} epochs of {published(run.train):,} images ({known}), "
         f"batch {training.batch}",
         f"  optimiser     {training.optimiser}{decay}, rate {training.lr:g}, {falls}",
         *([f"  first         {pretrain:,} steps with the heat-map loss alone"] if pretrain else []),

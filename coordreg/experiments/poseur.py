@@ -20,6 +20,7 @@ from coordreg.experiments.poseur_networks import (
     RATES,
     SCORES,
     base,
+    keep,
     likelihood,
     matching,
     mobile,
@@ -179,9 +180,10 @@ def sizes(profile: str) -> list[Run]:
     for side in dark.SIDES[profile]:
         points = min(Layer().points, (side // 32) ** 2)
         made = poseur(profile, layer={"points": points})
+        shared = keep(profile) if side == scale(profile).size else 0  # the runs that other tables have too
         both = [
             *on_figures(profile, f"heatmap {side} px", matching(profile), "heatmap"),
-            *on_figures(profile, f"Poseur {side} px", made),
+            *on_figures(profile, f"Poseur {side} px", made, keep=shared),
         ]
         found += [replace(r, train=replace(r.train, size=side), test=replace(r.test, size=side)) for r in both]
     return found

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
+from coordreg.data.skeletons import MPII16
 from coordreg.experiments import dark
 from coordreg.experiments.claims import Claim, Observation, Side, Widening
 from coordreg.experiments.poseur import LAYERS, LEVELS
@@ -13,6 +14,7 @@ SCOPE = {
     "poseur-tab1c": "people who are drawn one an image: false positives are poses that miss their person, and no box "
     "is without a person or has a score of its own",
     "poseur-supp4": "cost and accuracy; times are measured beside the library, not in the ledger",
+    "poseur-supp-fig2": "the claim on the left shoulder's own arm: the figures' joints have no ear; all of it is drawn",
     "poseur-supp-fig1": "figures that the frame cuts; heatmap and DSNTr stand for methods with maps, not Mask R-CNN",
 }
 #: How far apart two numbers that are said to be equal may lie, in points.
@@ -30,6 +32,31 @@ class Gain:
     def __call__(self, record: Record) -> float:
         """The difference in a record."""
         return float(record.reading(self.better)[self.name]) - float(record.reading(self.worse)[self.name])
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How much more a joint looks at some joints than at all others on average, itself left out; mean over layers.
+
+    Places of joints in the skeleton; 1 is what a joint has that looks at all others alike.
+    """
+
+    joint: int
+    at: tuple[int, ...]
+
+    def __call__(self, record: Record) -> float:
+        """The ratio in a record, whose attention is the mean over heads and over all test images."""
+        row = record.kept("joints").astype(float).mean(0)[self.joint]
+        others = [share for k, share in enumerate(row) if k != self.joint]
+        return float(row[list(self.at)].mean()) * len(others) / sum(others)
+
+
+def _between() -> list[Claim]:
+    """Supplement, figure 2: the left shoulder looks at the left elbow, the left wrist and the left ear."""
+    side, joints = Side("poseur-attention", "on", "method"), MPII16.joints
+    arm = Looks(joints.index("l_shoulder"), (joints.index("l_elbow"), joints.index("l_wrist")))
+    text = "the left shoulder looks more at its elbow and wrist than at another joint on average"
+    return [Observation("poseur-supp-fig2", text, side, side, "", measure=arm, low=1.001, high=15.0)]
 
 
 def _by_score() -> list[Claim]:
@@ -50,7 +77,7 @@ def _by_score() -> list[Claim]:
 def claims(profile: str) -> list[Claim]:
     """The claims of tables 1 and 2 and of the supplement that drawn figures can answer."""
     size(profile)  # refuses a profile without sizes
-    found = _by_score()
+    found = _by_score() + _between()
 
     def side(experiment: str, label: str, reading: str = "method") -> Side:
         return Side(f"poseur-{experiment}", label, reading)

@@ -19,7 +19,7 @@ from coordreg.backbones.mobilenet import MobileNetV2
 from coordreg.backbones.resnet import DeconvHead, ResNet, parameters
 from coordreg.experiments.exact import Exact
 from coordreg.experiments.flows import one_thread
-from coordreg.poseur import Poseur, PoseurHead, PoseurMethod, poseur_macs
+from coordreg.poseur import Poseur, PoseurHead, PoseurMethod
 from coordreg.queries import Layer
 from coordreg.spec import Spec, spec
 
@@ -27,7 +27,8 @@ JOINTS, SIZE = 17, (256, 192)
 #: How near a count must come to the printed figure.
 TOLERANCE = 0.01
 TRUNKS: dict[str, Spec] = {
-    "ResNet-50": spec(ResNet, depth=50), "MobileNet-V2": spec(MobileNetV2), "HRNet-W32": spec(HRNet, width=32),
+    "ResNet-50": spec(ResNet, depth=50), "ResNet-152": spec(ResNet, depth=152), "MobileNet-V2": spec(MobileNetV2),
+    "HRNet-W32": spec(HRNet, width=32), "HRNet-W48": spec(HRNet, width=48),
 }  # fmt: skip
 SCOPE = {"poseur-tab2a": "the trend on a narrow ResNet and a narrow MobileNet-V2; HRNet-W32 by its count alone"}
 
@@ -63,6 +64,23 @@ def trunk(name: str) -> tuple[int, int, tuple[int, ...]]:
 
 
 @cache
+def normalised(name: str) -> int:
+    """Values that pass a batch normalisation for each 32 x 32 pixels."""
+    with torch.device("meta"):
+        made, total = MultiScale(TRUNKS[name].build()).eval(), 0
+
+        def add(layer: nn.Module, inputs: object, output: Tensor) -> None:
+            nonlocal total
+            total += output.numel()
+
+        for module in made.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.register_forward_hook(add)
+        made(torch.empty(1, 3, 32, 32))
+    return total
+
+
+@cache
 def _method() -> PoseurMethod:
     with torch.device("meta"):
         return PoseurMethod()
@@ -73,7 +91,7 @@ def _behind(channels: tuple[int, ...], size: tuple[int, int], layers: int, layer
     """Parameters and multiply-adds of all that is behind a trunk, without the flows."""
     with torch.device("meta"):
         network = Poseur(Blank(channels), PoseurHead(channels, JOINTS, layers=layers, layer=layer), _method())
-    return parameters(network.head), poseur_macs(network, size)
+    return parameters(network.head), macs(network, size)
 
 
 def behind(
@@ -215,6 +233,50 @@ def sharing() -> Exact:
     )
 
 
+#: Table 5: input and printed GFLOPs of Poseur with six layers.
+PUBLISHED = {
+    "MobileNet-V2": (SIZE, 0.5), "ResNet-50": (SIZE, 4.6), "ResNet-152": (SIZE, 11.9), "HRNet-W32": (SIZE, 7.4),
+    "HRNet-W48": ((384, 288), 33.6),
+}  # fmt: skip
+
+
+def _six(name: str) -> tuple[float, float]:
+    """GFLOPs of table 5's network in units of 10^9 and, as HRNet's family prints them, of 1024^3."""
+    true = counted(name, size=PUBLISHED[name][0], layers=6)[1]
+    return true, true * 10**9 / 1024**3
+
+
+def by_backbone() -> Exact:
+    """Table 5: GFLOPs with six layers, HRNet's in units of 1024^3."""
+    ours = {name: _six(name) for name in PUBLISHED}
+    rows = {n: (ours[n][n.startswith("HRNet")], PUBLISHED[n][1]) for n in PUBLISHED}
+    said, good = beside(rows)
+    off = {n: 100 * (count - printed) / printed for n, (count, printed) in rows.items()}
+    listed = ", ".join(f"{n} {share:+.1f}%" for n, share in off.items())
+    fifty, five = ours["ResNet-50"][0], counted("HRNet-W32", layers=5)[1]
+    both = fifty + giga(2 * normalised("ResNet-50") * (SIZE[0] // 32) * (SIZE[1] // 32))
+    return Exact(
+        f"GFLOPs counted (printed), Poseur with six layers, HRNet's in units of 1024^3: {said}",
+        good,
+        f"deviations {listed}; ResNet-50's 4.6 is the 4.57 of table 1e, from which {fifty:.2f} is "
+        f"{100 * (fifty / 4.57 - 1):+.1f}%; with two operations for each value that a batch normalisation passes, as "
+        f"Sun et al. count, it is {both:.2f}; HRNet's in units of 10^9: {ours['HRNet-W32'][0]:.2f} and "
+        f"{ours['HRNet-W48'][0]:.2f}, which is the unit of table 2a, whose 7.95 with five layers is {five:.2f}; "
+        "HRFormer is another paper's backbone",
+    )
+
+
+def test_dev() -> Exact:
+    """Table 6: the network of table 5 again."""
+    ours = _six("HRNet-W48")[1]
+    printed = PUBLISHED["HRNet-W48"][1]
+    return Exact(
+        f"GFLOPs of HRNet-W48 with six layers at 384x288, in units of 1024^3: {ours:.2f} ({printed:g} in table 5)",
+        agrees(ours, printed),
+        "table 6 prints no GFLOPs; HRFormer is another paper's backbone",
+    )
+
+
 def decoder(efficient: bool) -> int:
     """Multiply-adds behind the trunk, neck included."""
     return behind(trunk("ResNet-50")[2], layer=Layer(efficient=efficient))[1]
@@ -241,7 +303,7 @@ def _fixed() -> dict[str, Exact]:
     """Once a process."""
     checks = {
         "poseur-tab1d": levels, "poseur-tab1e": layers, "poseur-tab2a": by_trunk, "poseur-tab2b": by_size,
-        "poseur-supp3": sharing, "poseur-supp4": attentions,
+        "poseur-supp3": sharing, "poseur-supp4": attentions, "poseur-tab5": by_backbone, "poseur-tab6": test_dev,
     }  # fmt: skip
     with one_thread():
         return {row: check() for row, check in checks.items()}

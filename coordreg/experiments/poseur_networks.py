@@ -74,6 +74,11 @@ def rate(profile: str, kind: str) -> float:
     return CHOSEN.get(profile, {}).get(kind) or PROVISIONAL[profile][kind]
 
 
+def keep(profile: str) -> int:
+    """For how many test figures the runs of `base` keep what the layers looked at: half as many for twice the heads."""
+    return 32 // size(profile).heads
+
+
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +152,5 @@ def on_figures(
 
 
 def base(profile: str, label: str, readings: tuple[Reading, ...] = FIRST) -> list[Run]:
-    """The runs of Poseur as it is that most tables share."""
-    size(profile)  # refuses a profile without sizes
-    return on_figures(profile, label, poseur(profile), readings=readings)
+    """The runs of Poseur as it is that most tables share; their records keep what the page draws."""
+    return on_figures(profile, label, poseur(profile), readings=readings, keep=keep(profile))

@@ -8,7 +8,7 @@ makes it another run with another key: it trains and is measured, but is no evid
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from coordreg.data.halves import Halves
 from coordreg.data.human36m import Human36M
 from coordreg.data.mpii import MPII
 from coordreg.data.places import name_of, sets
+from coordreg.data.scenes import Scenes
 from coordreg.experiments.claims import LOWER, Observation, Side
 from coordreg.records import Record, Run, load
 from coordreg.spec import Spec, describe, digest
@@ -48,6 +49,11 @@ PUBLISHED = {
     "human36m 1 train": Split(377_000, "protocol 2's and every fifth of about 324,000 frames of S9", True),
     "human36m 1 test": Split(3_500, "every 64th of the about 225,000 frames that this leaves to S11", True),
 }
+#: Pictures of COCO that are read whole.
+PICTURES = {
+    "train2017": Split(56_599, "those with a person that is no crowd and has labels"),
+    "val2017": Split(5_000, "all of them, with people or without"),
+}
 #: A copy whose number of images is within this share of the published one is taken for the whole set. An estimate's own
 #: error must not make a whole set a part; a subject or a camera that is missing is more than this.
 WHOLE, ROUGH = 0.03, 0.1
@@ -63,10 +69,26 @@ def paper_only(profile: str) -> None:
         raise ValueError(f"profile: got {profile!r}, a recipe has the profile paper alone (add --profile paper)")
 
 
+def counted(data: Any) -> Iterator[Any]:
+    """The data sets on disk in a configuration, as `sets` gives them; whole pictures count as such, not by people."""
+    if isinstance(data, Scenes):
+        yield data
+    elif isinstance(data, tuple | list):
+        for part in data:
+            yield from counted(part)
+    else:
+        yield from sets(data)
+
+
+def named(one: Any) -> str:
+    """ "mpii", "coco", "flic" or "human36m" of one of `counted`."""
+    return name_of(next(sets(one)))
+
+
 def split(one: Any) -> Split:
     """What is known of the split that one data set on disk reads; its own `limit` or `count`, if it has one."""
     protocol, most = (f" {one.protocol}", one.count) if isinstance(one, Human36M) else ("", one.limit)
-    known = PUBLISHED[f"{name_of(one)}{protocol} {one.split}"]
+    known = PICTURES[one.split] if isinstance(one, Scenes) else PUBLISHED[f"{named(one)}{protocol} {one.split}"]
     return known if most is None else Split(most, "its configuration")
 
 
@@ -80,7 +102,7 @@ def epoch(data: Any) -> Split:
     if isinstance(data, Halves):
         half = epoch(data.three)
         return half._replace(images=2 * half.images)
-    found = list(sets(data))
+    found = list(counted(data))
     if len(found) != 1:
         raise ValueError(f"published: got a configuration of {len(found)} data sets, expected one, or Halves")
     return split(found[0])
@@ -102,7 +124,7 @@ def steps(data: Any, epochs: int, batch: int, images: int | None = None) -> int:
 
 
 def epochs_of(run: Run) -> int:
-    """The epochs that a recipe's steps stand for."""
+    """The epochs that a recipe's steps stand for; of a recipe that is printed in steps, the whole ones."""
     return run.training.steps // (published(run.train) // run.training.batch)
 
 
@@ -130,7 +152,8 @@ def adapt(run: Run, images: int | None = None, epochs: int | None = None) -> Run
     count, batch = published(run.train), run.training.batch
     if images is not None and not whole(epoch(run.train), images):
         count, batch = images, min(batch, images)
-    wanted = steps(run.train, epochs or epochs_of(run), batch, count)
+    own = epochs in (None, epochs_of(run)) and count == published(run.train)
+    wanted = run.training.steps if own else steps(run.train, epochs or epochs_of(run), batch, count)
     if (wanted, batch) == (run.training.steps, run.training.batch):
         return run
     share = wanted / run.training.steps
@@ -174,13 +197,13 @@ def look_in(root: Path | None, runs: Sequence[Run], data: str | None = None) -> 
     os.environ["COORDREG_H36M"] = str(h36m if h36m.is_dir() or wanted[0] != "human36m" else root)
 
 
-def _images(data: Any, counted: Mapping[str, int]) -> int:
-    return 2 * _images(data.three, counted) if isinstance(data, Halves) else counted[digest(describe(next(sets(data))))]
+def _images(data: Any, found: Mapping[str, int]) -> int:
+    return 2 * _images(data.three, found) if isinstance(data, Halves) else found[digest(describe(next(counted(data))))]
 
 
 def _told(data: Any, short: Mapping[str, int]) -> Any:
     """A configuration in which every data set of `short` says how many images it has; it opens to the same store."""
-    if isinstance(data, MPII | COCO | FLIC | Human36M):
+    if isinstance(data, MPII | COCO | FLIC | Human36M | Scenes):
         count: Any = short.get(digest(describe(data)))
         told: dict[str, Any] = {"count" if isinstance(data, Human36M) else "limit": count}
         return data if count is None else replace(data, **told)
@@ -197,18 +220,18 @@ def here(runs: Sequence[Run], epochs: int | None = None) -> list[Run]:
     Every set that is trained on or tested on is counted, both halves of mixed batches too. A set that is not whole says
     so in its configuration, and with it in the run's key.
     """
-    counted: dict[str, int] = {}
+    images: dict[str, int] = {}
     found = []
     for run in runs:
-        ours = {digest(describe(one)): one for one in sets((run.train, run.test))}
-        counted |= {own: len(one.open()) for own, one in ours.items() if own not in counted}
-        made = adapt(run, _images(run.train, counted), epochs)
-        short = {own: counted[own] for own, one in ours.items() if not whole(split(one), counted[own])}
+        ours = {digest(describe(one)): one for one in counted((run.train, run.test))}
+        images |= {own: len(one.open()) for own, one in ours.items() if own not in images}
+        made = adapt(run, _images(run.train, images), epochs)
+        short = {own: images[own] for own, one in ours.items() if not whole(split(one), images[own])}
         if short:
             made = replace(made, train=_told(run.train, short), test=_told(run.test, short))
         if made.key != run.key:
             why = [
-                f"{n:,} images here of {name_of(ours[k])} {ours[k].split} ({split(ours[k])})" for k, n in short.items()
+                f"{n:,} images here of {named(ours[k])} {ours[k].split} ({split(ours[k])})" for k, n in short.items()
             ]
             if epochs not in (None, epochs_of(run)):
                 why.append(f"{epochs} epochs for the recipe's {epochs_of(run)}")
@@ -227,9 +250,9 @@ def doubt(record: Record) -> str:
     data, run = record["data"], record.run
     if data.get("fixture"):
         return "made from a fixture"
-    for one in sets(run.test) if run is not None else ():
+    for one in counted(run.test) if run is not None else ():
         if not whole(split(one), data["test_images"]):
-            return f"tested on {data['test_images']:,} images of {name_of(one)} {one.split} ({split(one)})"
+            return f"tested on {data['test_images']:,} images of {named(one)} {one.split} ({split(one)})"
     return ""
 
 
@@ -276,6 +299,7 @@ def in_ratio(row: str, text: str, side: Side, other: Run, metric: str, ratio: fl
 
 
 __all__ = [
-    "PUBLISHED", "ROUGH", "TOLERANCE", "WHOLE", "Split", "adapt", "as_printed", "change", "doubt", "epoch", "epochs_of",
-    "figure", "find", "here", "in_ratio", "look_in", "needs", "paper_only", "published", "split", "steps", "whole",
+    "PICTURES", "PUBLISHED", "ROUGH", "TOLERANCE", "WHOLE", "Split", "adapt", "as_printed", "change", "counted",
+    "doubt", "epoch", "epochs_of", "figure", "find", "here", "in_ratio", "look_in", "named", "needs", "paper_only",
+    "published", "split", "steps", "whole",
 ]  # fmt: skip

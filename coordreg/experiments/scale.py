@@ -1,7 +1,7 @@
 """What a profile means on the drawn figures: image size, number of images, network, steps, seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coordreg.backbones.resnet import ResNet, head, trunk_channels
@@ -53,6 +53,11 @@ def network(profile: str, method: Spec, upsamplings: int, *, joints: int = 16) -
     s = scale(profile)
     maps = spec(head, channels=trunk_channels(s.depth, s.width), joints=joints, widths=(s.deconv,) * upsamplings)
     return spec(Estimator, backbone=spec(ResNet, depth=s.depth, width=s.width), head=maps, method=method)
+
+
+def first_keeps(runs: Sequence[Run]) -> list[Run]:
+    """The same runs, of which only those of the first seed keep outputs and points: enough for what is drawn once."""
+    return [run if run.seed == runs[0].seed else replace(run, keep=0) for run in runs]
 
 
 def figures_runs(

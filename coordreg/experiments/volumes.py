@@ -21,7 +21,7 @@ from coordreg.data.skeletons import H36M17
 from coordreg.dsnt import Power, Regression
 from coordreg.experiments import heatmap, integral
 from coordreg.experiments.claims import Claim, Side, Widening
-from coordreg.experiments.scale import scale
+from coordreg.experiments.scale import first_keeps, scale
 from coordreg.heatmap import MSE, SoftmaxCrossEntropy
 from coordreg.integral import (
     GaussianVolume,
@@ -158,12 +158,13 @@ def strategies(profile: str) -> list[Run]:
     python -m coordreg run volumes-strategies --profile cpu; 36 runs of one to two minutes. Expect each I below its
     rival in MPJPE, and strategy 2 below strategy 1.
     """
-    return [
+    found = [
         run
         for strategy in (1, 2)
         for name in ROWS
         for run in _runs(profile, name, f"{name} {strategy}", strategy, keep=2 if name == "I*" else 0)
     ]
+    return first_keeps(found)
 
 
 def few(profile: str) -> list[Run]:
