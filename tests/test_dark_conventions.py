@@ -9,7 +9,8 @@ from coordreg import experiments
 from coordreg.coords import CENTRE, STRIDE, UNIT, Labels, from_pixels, to_pixels
 from coordreg.dark import DrawnOn, ReadOn
 from coordreg.experiments.claims import Claim
-from coordreg.experiments.dark import FLIPS, GRIDS, PATCHES, claims, expected
+from coordreg.experiments.dark import FLIPS, GRIDS, PATCHES
+from coordreg.experiments.dark_claims import claims, expected
 from coordreg.experiments.decoding import HALVES, RULES, misplaced
 from coordreg.heatmap import Gaussian, QuarterSign
 from coordreg.records import Run
