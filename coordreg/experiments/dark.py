@@ -210,7 +210,8 @@ def conventions(profile: str) -> list[Run]:
     python -m coordreg run dark-conventions --profile cpu; 18 runs of about a minute, six of them shared with
     dark-encodings. Targets biased and unbiased on three grids, at the largest map; quarter shift and DARK, with no flip
     test, with the plain one and with that of one column's shift. Learning rates are those of our grid.
-    `dark_claims.expected` says what should come out: the shift is due on the stride grid alone, and does not remove all of the error there.
+    `dark_claims.expected` says what should come out: the shift is due on the stride grid alone, and does not remove all
+    of the error there.
     """
     s = scale(profile)
     stride = s.size // (s.size // 32 * 2**3)  # pixels a cell at the largest map
