@@ -10,7 +10,7 @@ from coordreg.coords import CENTRE, STRIDE, UNIT, Labels, from_pixels, to_pixels
 from coordreg.dark import DrawnOn, ReadOn
 from coordreg.experiments.claims import Claim
 from coordreg.experiments.dark import FLIPS, GRIDS, PATCHES
-from coordreg.experiments.dark_claims import claims, expected
+from coordreg.experiments.dark_claims import claims, expected, on_photographs
 from coordreg.experiments.decoding import HALVES, RULES, misplaced
 from coordreg.heatmap import Gaussian, QuarterSign
 from coordreg.records import Run
@@ -117,8 +117,18 @@ def test_the_shift_is_due_on_the_stride_grid_alone() -> None:
     assert {grid: FLIPS[suffix] for grid in GRIDS for suffix in FLIPS if FLIPS[suffix] == PATCHES[grid]} == PATCHES
 
 
+def test_photographs_are_asked_what_table_3_says_of_figures() -> None:
+    asked = on_photographs("cpu")
+    shared = {c.text.removeprefix("16 px: ") for c in claims("cpu") if c.row == "dark-tab3"}
+    assert len(asked) == 4 and {c.text for c in asked} <= shared
+    runs = {run.label: {r.name for r in run.readings} for run in experiments.runs("dark-lsp", "cpu")}
+    for side in (side for claim in asked for side in claim.sides):
+        assert side.experiment == "dark-lsp" and side.reading in runs[side.label]
+
+
 def test_the_ledger_does_not_count_what_the_paper_does_not_print() -> None:
-    assert not any(side.experiment == "dark-conventions" for claim in claims("cpu") for side in claim.sides)
+    outside = {"dark-conventions", "dark-lsp"}
+    assert not any(side.experiment in outside for claim in claims("cpu") for side in claim.sides)
 
 
 # -- a perfect network -------------------------------------------------------------------------------------------------
