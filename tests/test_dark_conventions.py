@@ -120,10 +120,12 @@ def test_the_shift_is_due_on_the_stride_grid_alone() -> None:
 def test_photographs_are_asked_what_table_3_says_of_figures() -> None:
     asked = on_photographs("cpu")
     shared = {c.text.removeprefix("16 px: ") for c in claims("cpu") if c.row == "dark-tab3"}
-    assert len(asked) == 4 and {c.text for c in asked} <= shared
+    assert len(asked) == 4
+    assert {c.text for c in asked} <= shared
     runs = {run.label: {r.name for r in run.readings} for run in experiments.runs("dark-lsp", "cpu")}
     for side in (side for claim in asked for side in claim.sides):
-        assert side.experiment == "dark-lsp" and side.reading in runs[side.label]
+        assert side.experiment == "dark-lsp"
+        assert side.reading in runs[side.label]
 
 
 def test_the_ledger_does_not_count_what_the_paper_does_not_print() -> None:
