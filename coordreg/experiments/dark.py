@@ -193,7 +193,10 @@ def lsp(profile: str) -> list[Run]:
         for run in heatmap.lsp(profile):
             if run.label == "LSP":
                 made = run.estimator.replace(method=_method(encoding, 1.5))
-                found.append(replace(run, label=encoding, estimator=made, readings=readings(1.5)))
+                read = {r.name: r for r in readings(1.5)}
+                if encoding == "unbiased":  # chapter 2's network: trained again here, it is read for chapter 2 as well
+                    read |= {r.name: r for r in run.readings}
+                found.append(replace(run, label=encoding, estimator=made, readings=tuple(read.values())))
     return found
 
 
