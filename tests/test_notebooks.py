@@ -76,8 +76,8 @@ def test_nbval_sees_an_altered_library(executed: dict[str, Path], tmp_path: Path
     assert same.returncode == 0, same.stdout[-3000:]
     source = tmp_path / "package" / "coordreg" / "heatmap.py"
     text = source.read_text()
-    assert text.count("0.25 * inside") == 1
-    source.write_text(text.replace("0.25 * inside", "0.30 * inside"))
+    assert text.count("alpha=0.25") == 1
+    source.write_text(text.replace("alpha=0.25", "alpha=0.30"))
     (tmp_path / "run").mkdir()
     done = _nbval(executed["heatmap"], tmp_path / "run", tmp_path / "package")
     assert done.returncode == 1
