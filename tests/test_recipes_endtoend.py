@@ -10,12 +10,13 @@ import pytest
 import test_recipes
 import torch
 from drawing_fixture import real
-from test_recipes import coordreg, here, of, tiny
+from interrupting import execute, interrupted
+from test_recipes import coordreg, of, tiny
 from test_recipes_dark import sound
 from torch import nn
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNPredictor
 
-from coordreg import experiments, ledger, running, train, verdicts
+from coordreg import experiments, ledger, train, verdicts
 from coordreg.attention import DeformableAttention, SlowLinear
 from coordreg.backbones.detector import Detector
 from coordreg.backbones.resnet import parameters
@@ -299,43 +300,15 @@ def test_a_dry_run_says_what_it_takes(tmp_path: Path) -> None:
 drawn, store = test_recipes.drawn, test_recipes.store
 
 
-def execute(run: Run, epochs: int, **options: Any) -> Record:
-    """The record of the run in small on what is there."""
-    return running.execute(here(run, epochs), "paper", progress=False, **options)
-
-
 def test_an_interrupted_run_ends_as_if_nothing_had_happened(
     store: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Jitter, proposals, people and noisy reference points are drawn as they would have been after the kill."""
-    run, batches = table()["Poseur ResNet-101"], train.batches
-
-    def dying(*given: Any) -> Any:
-        for step, index in batches(*given):
-            if step == 2:
-                raise KeyboardInterrupt
-            yield step, index
-
-    monkeypatch.setattr(train, "batches", dying)
-    with pytest.raises(KeyboardInterrupt):
-        execute(run, 4, every=1)
-    assert not list((store / "results").rglob("*.json"))
-    (checkpoint,) = (store / "runs").rglob("*.pt")
-    assert train.load_checkpoint(checkpoint)["step"] == 2
-    monkeypatch.setattr(train, "batches", batches)
-    resumed = execute(run, 4)
-    assert resumed["resumed"] is True
+    run = table()["Poseur ResNet-101"]
+    resumed = interrupted(run, 4, store, drawn, monkeypatch)
     sound(resumed, run)
     assert {"AP", "AP_M", "oks"} <= set(resumed.reading("method")["at"])
     assert (resumed["images_seen"], resumed["data"]["test_images"]) == (4 * 4, 4)
-    for name, value in test_recipes.stores(store / "other", drawn).items():
-        monkeypatch.setenv(name, value)
-    whole = execute(run, 4)
-    assert whole["resumed"] is False
-    for part in ("loss", "readings", "arrays", "data"):
-        assert whole[part] == resumed[part], part
-    assert whole["data"]["fixture"] is True
-    assert recipes.doubt(whole) == "made from a fixture"
 
 
 @pytest.mark.parametrize("label", LABELS[:2])

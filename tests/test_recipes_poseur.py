@@ -12,10 +12,11 @@ import pytest
 import test_recipes
 import torch
 from drawing_fixture import link_mpii, real
-from test_recipes import arguments, coordreg, here, of, only, tiny
+from interrupting import execute, interrupted
+from test_recipes import arguments, coordreg, of, only, tiny
 from test_recipes_dark import sound
 
-from coordreg import experiments, running, train
+from coordreg import experiments, train
 from coordreg.attention import DeformableAttention
 from coordreg.backbones.cost import macs
 from coordreg.backbones.hrnet import HRNet
@@ -355,44 +356,16 @@ def test_dry_runs(call: list[str], texts: list[str], tmp_path: Path) -> None:
 drawn, store = test_recipes.drawn, test_recipes.store
 
 
-def execute(run: Run, epochs: int, **options: Any) -> Record:
-    """The record of the run in small on what is there."""
-    return running.execute(here(run, epochs), "paper", progress=False, **options)
-
-
 def test_an_interrupted_run_ends_as_if_nothing_had_happened(
     store: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cutout, the noisy reference points and dropout draw the same numbers after the kill."""
-    run, batches = of("poseur-tab5")["HRNet-W48 384x288"], train.batches
-
-    def dying(*given: Any) -> Any:
-        for step, index in batches(*given):
-            if step == 2:
-                raise KeyboardInterrupt
-            yield step, index
-
-    monkeypatch.setattr(train, "batches", dying)
-    with pytest.raises(KeyboardInterrupt):
-        execute(run, 3, every=1)
-    assert not list((store / "results").rglob("*.json"))
-    (checkpoint,) = (store / "runs").rglob("*.pt")
-    assert train.load_checkpoint(checkpoint)["step"] == 2
-    monkeypatch.setattr(train, "batches", batches)
-    resumed = execute(run, 3)
-    assert resumed["resumed"] is True
+    run = of("poseur-tab5")["HRNet-W48 384x288"]
+    resumed = interrupted(run, 3, store, drawn, monkeypatch)
     sound(resumed, run)
     assert {"AP", "AP_M", "oks"} <= set(resumed.reading("flip")["at"])
     assert resumed.reading("flip")["at"] != resumed.reading("method")["at"]
     assert resumed["images_seen"] == 3 * 7
-    for name, value in test_recipes.stores(store / "other", drawn).items():
-        monkeypatch.setenv(name, value)
-    whole = execute(run, 3)
-    assert whole["resumed"] is False
-    for part in ("loss", "readings", "arrays", "data"):
-        assert whole[part] == resumed[part], part
-    assert whole["data"]["fixture"] is True
-    assert recipes.doubt(whole) == "made from a fixture"
 
 
 @pytest.mark.parametrize("label", ["MobileNet-V2 256x192", "ResNet-50 256x192"])
