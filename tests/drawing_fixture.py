@@ -1,14 +1,13 @@
 """What the data sets in miniature share: how their pictures are drawn, and where there are photographs instead."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pytest
 from PIL import Image, ImageDraw
+from real_data import real
 
 
 class Labelled(Protocol):
@@ -61,17 +60,6 @@ def draw(
         rows = [i for i, other in enumerate(truth.names) if other == name]
         made = picture(truth.joints[rows] - 1, truth.labelled[rows], bones, marked, size, width, spread)
         made.save(folder / name, quality=95)
-
-
-#: Read before a test sets the variable to a folder of its own.
-REAL = Path(os.environ.get("COORDREG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-
-
-def real(part: str) -> Path:
-    """A real miniature, where there is one."""
-    if not (REAL / part).is_dir():
-        pytest.skip(f"there are no real pictures here; set COORDREG_DATA to the folder that contains {part}/")
-    return REAL / part
 
 
 def link_mpii(folder: Path) -> None:

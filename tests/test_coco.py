@@ -1,7 +1,6 @@
 """COCO's key points: boxes by hand, who is in, crops square and not, augmentation, detections; the real files."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import real
 
 from coordreg.coords import Labels, apply_affine, to_pixels
 from coordreg.data import coco, pack
@@ -287,18 +287,9 @@ def test_nothing_is_printed(made: Any, capsys: pytest.CaptureFixture[str]) -> No
 # -- the real files ---------------------------------------------------------------------------------------------------
 
 
-def real_root() -> Path:
-    """A real miniature of COCO, where there is one."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    place = Path(os.environ.get("COORDREG_DATA", beside)) / "coco-mini"
-    if not (place / "annotations").is_dir():
-        pytest.skip("there is no real COCO here; set COORDREG_DATA to the folder that contains coco-mini/")
-    return place
-
-
 @pytest.mark.parametrize(("split", "count"), [("train2017", 72), ("val2017", 59)])
 def test_real_people(split: str, count: int) -> None:
-    place = real_root()
+    place = real("coco-mini", "annotations")
     store = COCO(str(place), split, size=(32, 24)).open()
     assert len(store) == count
     assert store.images.float().std() > 20
@@ -313,7 +304,7 @@ def test_real_people(split: str, count: int) -> None:
 
 
 def test_real_detections() -> None:
-    samples = real_root().parent / "samples" / "coco"
+    samples = real("samples/coco")
     path = samples / "test_coco_det_AP_H_56.json"
     if not path.is_file():
         pytest.skip("no file of detected boxes beside the real COCO")

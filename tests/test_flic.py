@@ -1,6 +1,5 @@
 """FLIC: two forms of labels that must agree, whose left is left, views, the torso point, statistics; the real files."""
 
-import os
 import shutil
 import warnings
 from dataclasses import replace
@@ -15,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from real_data import real
 
 from coordreg.coords import Points, apply_affine, invert_affine, to_pixels
 from coordreg.data import fetch, flic, pack
@@ -480,19 +480,14 @@ def test_statistics_by_hand() -> None:
 
 
 @pytest.fixture(scope="module")
-def real() -> Path:
-    """The real labels, where there are any."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    place = Path(os.environ.get("COORDREG_DATA", beside)) / "flic"
-    if not (place / "annot" / "train_personcentric.h5").is_file():
-        pytest.skip("the real FLIC is not here; set COORDREG_DATA to the folder that contains flic/annot/train.h5")
-    return place
+def labels() -> Path:
+    return real("flic", "annot/train_personcentric.h5")
 
 
 @pytest.mark.parametrize(("split", "count", "backs"), [("train", 3987, 199), ("test", 1016, 48)])
-def test_real_pair(real: Path, split: str, count: int, backs: int) -> None:
+def test_real_pair(labels: Path, split: str, count: int, backs: int) -> None:
     """The rule makes the observer-centric file of the person-centric one, person by person."""
-    person, other = (read(real, "h5", split, centric) for centric in ("person", "observer"))
+    person, other = (read(labels, "h5", split, centric) for centric in ("person", "observer"))
     assert len(person.names) == len(other.names) == count
     assert person.names == other.names
     differ = (person.joints != other.joints).any((1, 2))
@@ -508,22 +503,22 @@ def test_real_pair(real: Path, split: str, count: int, backs: int) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_real_torso(real: Path, split: str) -> None:
+def test_real_torso(labels: Path, split: str) -> None:
     """The files' length is that of the person-centric joints in both of them."""
-    person, other = (read(real, "h5", split, centric) for centric in ("person", "observer"))
+    person, other = (read(labels, "h5", split, centric) for centric in ("person", "observer"))
     ends = ("r_shoulder", "l_hip")
     found = torso(torch.from_numpy(person.joints), FLIC11, ends).numpy()
     np.testing.assert_allclose(found, person.torso, atol=1e-9)
     np.testing.assert_array_equal(person.torso, other.torso)
     crossed = torso(torch.from_numpy(other.joints), FLIC11, ends).numpy()
     assert ((np.abs(crossed - other.torso) > 1e-9) == behind(person.joints)).mean() > 0.999
-    listed = real / "annot" / f"{'train' if split == 'train' else 'valid'}_images.txt"
+    listed = labels / "annot" / f"{'train' if split == 'train' else 'valid'}_images.txt"
     assert person.names == listed.read_text().split()
 
 
-def test_real_statistics(real: Path) -> None:
+def test_real_statistics(labels: Path) -> None:
     """What the documentation says: stills, the height of torsos, joints lost by cutting, the torso crop."""
-    train, test = (read(real, "h5", split, "observer") for split in SPLITS)
+    train, test = (read(labels, "h5", split, "observer") for split in SPLITS)
     stills = set(train.names) | set(test.names)
     assert len(stills) == 4552 == dict(fetch.DATASETS["flic"].expects)["images/*.jpg"]
     assert len(set(train.names) & set(test.names)) == 2
@@ -538,7 +533,7 @@ def test_real_statistics(real: Path) -> None:
     # The crop's middle is near the torso's, where a detector saw it.
     assert np.median(np.abs(train.centre[:, 0] - place(train, "torso")[:, 0])) < 8
     # Observer-centric labels make the priors narrow.
-    person = statistics(read(real, "h5", "train", "person"))
+    person = statistics(read(labels, "h5", "train", "person"))
     assert found["spread"]["l_shoulder"][1][0] < 0.06 < 0.14 < person["spread"]["l_shoulder"][1][0]
     prior = histogram(displacements(train, "l_shoulder", "torso"), 61, 2.0)
     row, column = np.unravel_index(prior.argmax(), prior.shape)
@@ -547,8 +542,8 @@ def test_real_statistics(real: Path) -> None:
     np.testing.assert_allclose(centre, [0.32, -0.42], atol=0.05)
 
 
-def test_real_labels_without_stills(real: Path) -> None:
-    if (real / "images").is_dir():
+def test_real_labels_without_stills(labels: Path) -> None:
+    if (labels / "images").is_dir():
         pytest.skip("the stills are here")
     with pytest.raises(FileNotFoundError, match=r"none of the 3628 pictures, such as .*get FLIC\.zip \(300 MB\)"):
-        FLIC(str(real), "h5").open()
+        FLIC(str(labels), "h5").open()

@@ -28,6 +28,7 @@ from h36m_fixture import (
 )  # fmt: skip
 from hypothesis import given
 from hypothesis import strategies as st
+from real_data import real
 
 from coordreg.coords import apply_affine, flip_coords
 from coordreg.data import pack, places
@@ -221,17 +222,11 @@ def test_names_of_sequences() -> None:
             parse_sequence(name, 1)
 
 
-def real(name: str) -> Path:
-    """A file of the metadata that circulates without the set, if it is here."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    path = Path(os.environ.get("COORDREG_DATA", beside)) / "h36m-meta" / name
-    if not path.is_file():
-        pytest.skip(f"{path} is not here")
-    return path
-
-
 def test_names_of_all_sequences_against_the_official_list() -> None:
-    rows = [[cell.text or "" for cell in row] for row in ElementTree.parse(real("metadata.xml")).find("mapping") or []]
+    rows = [
+        [cell.text or "" for cell in row]
+        for row in ElementTree.parse(real("h36m-meta/metadata.xml")).find("mapping") or []
+    ]
     rows = [row for row in rows[1:33] if row[0] != "1"]
     assert len(rows) == 30
     for action, take, *names in rows:
@@ -241,7 +236,7 @@ def test_names_of_all_sequences_against_the_official_list() -> None:
 
 def test_the_real_cameras() -> None:
     """Four cameras for each of 11 subjects; all stand 4 to 7 m from the origin, above a person's waist, and see it."""
-    cameras = read_parameters(real("camera-parameters.json"))
+    cameras = read_parameters(real("h36m-meta/camera-parameters.json"))
     assert len(cameras) == 44
     waist = np.array([[0.0, 0, 900]])
     for own in cameras.values():

@@ -1,12 +1,12 @@
 """LSP and LSPET in their official layout, written here in miniature; the pack; the data set; the real files."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from real_data import real
 from scipy.io import savemat
 
 from coordreg.coords import apply_affine, to_pixels
@@ -313,20 +313,9 @@ def test_configuration_can_be_written_down() -> None:
     assert rebuild(describe(config)) == config
 
 
-def real_root() -> Path:
-    """The real sets, where there are any."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    place = Path(os.environ.get("COORDREG_DATA", beside))
-    if not (place / "lsp" / "joints.mat").is_file() or not (place / "lspet" / "joints.mat").is_file():
-        pytest.skip(
-            "the real LSP and LSPET are not here; set COORDREG_DATA to the folder that contains lsp/ and lspet/"
-        )
-    return place
-
-
 def test_real_files(tmp_path: Path) -> None:
     """Counts, flags and sizes of the real sets, and a pack of LSP alone."""
-    place = real_root()
+    place = real("", "lsp/joints.mat", "lspet/joints.mat")
     first, second = read(place, "lsp"), read(place, "lspet")
     for records, most in ((first, 2000), (second, 10000)):
         assert 0 < len(records.paths) <= most

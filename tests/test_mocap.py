@@ -1,6 +1,5 @@
 """BVH files written here in miniature: the reader, forward kinematics, the figures' poses, the pack; the real clips."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import real
 from scipy.spatial.transform import Rotation
 
 from coordreg.data import cache_file
@@ -488,10 +488,7 @@ def test_figures_are_drawn_and_cached_by_the_pack(pack: Path, tmp_path: Path) ->
 
 def real_clips() -> list[Path]:
     """One clip of each subject, where there are any."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    place = Path(os.environ.get("COORDREG_DATA", beside)) / "cmu-mocap"
-    if not (found := sorted(place.rglob("*.bvh"))):
-        pytest.skip("the CMU clips are not here; set COORDREG_DATA to the folder that contains cmu-mocap/")
+    found = sorted(real("cmu-mocap").rglob("*.bvh"))
     return list({path.name[:2]: path for path in found}.values())
 
 

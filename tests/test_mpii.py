@@ -1,6 +1,5 @@
 """MPII: three forms of labels that must agree, each parser trap, crops, PCKh, messages; the real files."""
 
-import os
 import shutil
 import warnings
 from dataclasses import replace
@@ -15,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import real
 from scipy.io import loadmat
 
 from coordreg.coords import Points, apply_affine, invert_affine, to_pixels
@@ -311,18 +311,9 @@ def test_large_sets_are_mapped_from_a_file(own: Path, monkeypatch: pytest.Monkey
 # -- the real files ---------------------------------------------------------------------------------------------------
 
 
-def real_root() -> Path:
-    """The real labels, where there are any."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    place = Path(os.environ.get("COORDREG_DATA", beside))
-    if not (place / "mpii" / "annot" / "valid.h5").is_file():
-        pytest.skip("the real MPII is not here; set COORDREG_DATA to the folder that contains mpii/annot/valid.h5")
-    return place
-
-
 def test_real_arrays_and_list_agree() -> None:
     """mmpose's four people are rows 1 to 4 of the arrays: as annotated in the list, adjusted in the arrays."""
-    place = real_root()
+    place = real("", "mpii/annot/valid.h5")
     path = place / "samples" / "mpii" / "annot" / "test_mpii.json"
     if not path.is_file():
         pytest.skip("no list in JSON beside the real arrays")
@@ -339,7 +330,7 @@ def test_real_arrays_and_list_agree() -> None:
 
 
 def test_real_heads_and_missing_joints() -> None:
-    place = real_root()
+    place = real("", "mpii/annot/valid.h5")
     found = read_h5(place / "mpii" / "annot" / "valid.h5")
     assert len(found.names) == 2958
     assert found.names == (place / "mpii" / "annot" / "valid_images.txt").read_text().split()
@@ -351,7 +342,7 @@ def test_real_heads_and_missing_joints() -> None:
 
 
 def test_real_pictures() -> None:
-    place = real_root()
+    place = real("", "mpii/annot/valid.h5")
     with pytest.warns(UserWarning, match="of 2958 people are left out"):
         store = MPII(str(place / "mpii"), "h5", "valid", size=64).open()
     assert len(store) >= 1

@@ -11,7 +11,8 @@ import coco_fixture
 import mpii_fixture
 import numpy as np
 import pytest
-from drawing_fixture import link_mpii, real
+from drawing_fixture import link_mpii
+from real_data import real
 from test_recipes import arguments, coordreg, of, only, tiny
 
 from coordreg import experiments, running

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import test_recipes
 import torch
-from drawing_fixture import real
 from interrupting import execute, interrupted
+from real_data import real
 from test_recipes import coordreg, of, tiny
 from test_recipes_dark import sound
 from torch import nn

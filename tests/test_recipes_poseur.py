@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import test_recipes
 import torch
-from drawing_fixture import link_mpii, real
+from drawing_fixture import link_mpii
 from interrupting import execute, interrupted
+from real_data import real
 from test_recipes import arguments, coordreg, of, only, tiny
 from test_recipes_dark import sound
 
