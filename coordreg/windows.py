@@ -79,6 +79,23 @@ def local(window: Window, labels: Labels) -> Labels:
 # -- the fine network --------------------------------------------------------------------------------------------------
 
 
+class Own(nn.Module):
+    """A 1 x 1 convolution with one output for each joint by itself: (B, J, n, C) -> (B, J, n). As torch's initialised.
+
+    What a grouped `nn.Conv1d` of (B, J C, n) computes, in the order in which the cells' features already lie.
+    """
+
+    def __init__(self, joints: int, channels: int) -> None:
+        super().__init__()
+        reach = channels**-0.5
+        self.weight = nn.Parameter(torch.empty(joints, channels).uniform_(-reach, reach))
+        self.bias = nn.Parameter(torch.empty(joints).uniform_(-reach, reach))
+
+    def forward(self, x: Float[Tensor, "B J n C"]) -> Float[Tensor, "B J n"]:
+        """Features of each joint's window -> its map."""
+        return (x @ self.weight.unsqueeze(-1)).squeeze(-1) + self.bias.unsqueeze(-1)
+
+
 class FineNet(nn.Module):
     """The refinement: windows of the first two convolutions of every bank -> one map of `window` x `window` a joint.
 
@@ -139,7 +156,7 @@ class FineNet(nn.Module):
                 layers += [nn.Conv2d(before, after, kernel, padding=kernel // 2), nn.ReLU(inplace=True)]
             self.inputs.append(nn.Sequential(*layers))
         self.mix = nn.Conv2d(widths[1], widths[1], 1)
-        self.last = nn.Conv1d(joints * widths[1], joints, 1, groups=joints)  # each joint's own 1 x 1 convolution
+        self.last = Own(joints, widths[1])
 
     def check(self, banks: Banks, joints: int) -> None:
         """ValueError for a window larger than the image, too few banks or another number of joints."""
@@ -176,7 +193,7 @@ class FineNet(nn.Module):
             total = found if total is None else total + found
         assert total is not None
         b = len(about)
-        mixed = F.relu(self.mix(total)).reshape(b, -1, self.window**2)  # (B, J C, n n)
+        mixed = F.relu(self.mix(total)).permute(0, 2, 3, 1).reshape(b, self.joints, self.window**2, -1)
         maps = self.last(mixed).view(b, self.joints, self.window, self.window)
         half = torch.tensor([self.window / width, self.window / height], device=maps.device, dtype=middle.dtype)
         return Window(middle, half, maps)

@@ -223,15 +223,13 @@ def test_all_joints_share_the_network_but_the_last_layer(how: str) -> None:
     fine = FineNet(J, (4, 5), 16, 2, (3, 6), kernel=3, cut=how).double()
     banks, about, order = banks_of((H, W), (4, 5)), noise(B, J, 2) * 0.5, [2, 0, 1]
     seen: list[Tensor] = []
-    fine.last.register_forward_pre_hook(lambda m, args: seen.append(args[0].unflatten(1, (J, 6))))
+    fine.last.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
     with torch.no_grad():
         first, second = fine(banks, about).maps, fine(banks, about[:, order]).maps
         torch.testing.assert_close(seen[1], seen[0][:, order])
         assert not torch.allclose(second, first[:, order], atol=1e-3)
-        own = fine.last.weight.view(J, 6)
         bias = fine.last.bias
-        assert bias is not None
-        expected = torch.einsum("bjcn,jc->bjn", seen[0], own) + bias.view(J, 1)
+        expected = torch.einsum("bjnc,jc->bjn", seen[0], fine.last.weight) + bias.view(J, 1)
         torch.testing.assert_close(first.flatten(-2), expected)
         fine.last.weight.copy_(fine.last.weight[:1].expand_as(fine.last.weight))
         bias.copy_(bias[:1].expand(J))
@@ -255,7 +253,7 @@ def test_the_fine_network_against_a_slow_one() -> None:
                 for r, c in itertools.product(range(16), range(16)):
                     total[:, r, c] += found[:, r // stride, c // stride]
             mixed = F.conv2d(total[None], fine.mix.weight, fine.mix.bias).clamp_min(0)[0]
-            expected = (mixed * fine.last.weight[j].view(6, 1, 1)).sum(0) + fine.last.bias[j]  # type: ignore[index]
+            expected = (mixed * fine.last.weight[j].view(6, 1, 1)).sum(0) + fine.last.bias[j]
             torch.testing.assert_close(window.maps[b, j], expected)
 
 
