@@ -22,7 +22,7 @@ from tqdm import tqdm
 from coordreg.coords import Points, flip_coords, swap
 from coordreg.data.places import is_fixture
 from coordreg.data.store import Store
-from coordreg.fingerprint import fingerprint
+from coordreg.fingerprint import changed, fingerprint
 from coordreg.method import Staged
 from coordreg.metrics.pck import image_distances, pck
 from coordreg.metrics.scoring import score
@@ -96,7 +96,8 @@ def execute(
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         config = json.dumps({**run.config, "code": code}, sort_keys=True)
-        resumed = _usable(checkpoint, config)
+        theirs = _usable(checkpoint, config, run)
+        resumed, config = theirs is not None, theirs or config
         losses = fit(
             estimator, train, run.training, run.seed,
             fabric=fabric, checkpoint=checkpoint, every=every, config=config, progress=progress,
@@ -137,11 +138,12 @@ def execute(
         arrays = {f"{n}/{k}": v for n, s in scores.items() for k, v in s.images().items()}
         arrays |= _kept(estimator, run, test, scores)
         old = load(path, run) if path.exists() else None
-        if old is not None and all(old[k] == data[k] for k in ("code", "loss", "data")):
+        same = old is not None and all(old[k] == data[k] for k in ("loss", "data"))
+        if old is not None and same and not changed(old["code"], *reached(run)):
             # the same weights, read again: how they were made stays, and when they were read is added
             data["readings"] = {**old["readings"], **data["readings"]}
             data["reread"] = data["made"]
-            kept = ("made", "resumed", "wall_s", "cpu_s", "images_per_s", "peak_memory_mb")
+            kept = ("code", "made", "resumed", "wall_s", "cpu_s", "images_per_s", "peak_memory_mb")
             data |= {k: old[k] for k in kept}
             with contextlib.suppress(RecordError):  # a kill fell between the two files
                 arrays = {**old.arrays(), **arrays}
@@ -163,17 +165,23 @@ def _glance(run: Run, test: Store) -> Callable[[Any], float]:
     return value
 
 
-def _usable(checkpoint: Path, config: str) -> bool:
-    """Is there a checkpoint of this very configuration and code? One of an older code is removed."""
+def _usable(checkpoint: Path, config: str, run: Run) -> str | None:
+    """The configuration of the checkpoint there is, if it is this run's, of code that gives the same results.
+
+    A checkpoint of another code is removed.
+    """
     if not checkpoint.exists():
-        return False
+        return None
     try:
-        load_checkpoint(checkpoint, config)
+        found = load_checkpoint(checkpoint)["config"]
+        parts, ours = json.loads(found), json.loads(config)
+        if changed(parts.get("code", {}), *reached(run)) or {**parts, "code": {}} != {**ours, "code": {}}:
+            load_checkpoint(checkpoint, config)  # says how they differ
     except CheckpointError as error:
         warnings.warn(f"starting afresh: {error}", stacklevel=2)
         checkpoint.unlink()
-        return False
-    return True
+        return None
+    return str(found)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Records: written whole, refused when altered, never trained twice, stale when the code they ran has changed."""
 
+import contextlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from coordreg.baseline import Blind, MeanPose, OnePose
 from coordreg.coords import to_pixels
 from coordreg.experiments import cascade, dark, dsnt, heatmap, integral, names, runs, stn, table
 from coordreg.experiments.table import results
-from coordreg.heatmap import Argmax, QuarterSecond
+from coordreg.heatmap import Argmax, QuarterSecond, QuarterSign
 from coordreg.method import Estimator
 from coordreg.metrics.scoring import Scoring
 from coordreg.records import (
@@ -35,6 +36,7 @@ from coordreg.records import (
     root,
     write,
 )
+from coordreg.rewritten import REWRITTEN
 from coordreg.running import execute, run_all
 from coordreg.spec import describe, digest, spec
 from coordreg.train import Training
@@ -204,6 +206,31 @@ def test_a_new_reading_joins_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> No
     assert "time" in new["reread"]
     assert "reread" not in old.data
     assert set(new.images("argmax")) == set(new.images("origin"))
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_new_reading_joins_those_of_an_earlier_form_that_is_listed(listed: bool) -> None:
+    """Its weights serve as well. With any other form all is made afresh: other code may have made other weights."""
+    (entry,) = REWRITTEN
+    run = replace(_runs()[0], readings=(Reading("argmax", Argmax()),), keep=0)
+    method = run.estimator["method"].replace(decoder=QuarterSign())
+    run = replace(run, estimator=run.estimator.replace(method=method))
+    path = execute(run, "smoke", progress=False).path
+    data = load(path).data
+    came = dict(entry.came)
+    data["code"] = {k: v for k, v in data["code"].items() if k not in came}
+    data["code"][entry.name] = entry.earlier if listed else "00000000"
+    data["sum"] = checksum(data)
+    write(path, data)
+    weights = checkpoint_of(run, "smoke")
+    state = torch.load(weights)
+    torch.save({**state, "config": json.dumps({**json.loads(state["config"]), "code": data["code"]})}, weights)
+    asked = replace(run, readings=(Reading("origin", Argmax(empty="origin")),))
+    with contextlib.nullcontext() if listed else pytest.warns(UserWarning, match="starting afresh: .*configuration"):
+        new = execute(asked, "smoke", progress=False)
+    assert set(new["readings"]) == ({"argmax", "origin"} if listed else {"origin"})
+    assert (new["code"] == data["code"]) == listed
+    assert new.stale == []
 
 
 def test_a_reading_that_was_never_measured_makes_no_record_stale() -> None:
