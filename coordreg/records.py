@@ -105,9 +105,16 @@ class Record:
         return "output" in self._stored.files
 
     def kept(self, name: str) -> NDArray[Any]:
-        """An array stored for pages to draw: "output" (keep, ...) or "points" (up to 1,024, J, d), float16."""
+        """An array stored for pages to draw: "output" (keep, ...), "points" (up to 1,024, J, d), float16.
+
+        Of Poseur also what `coordreg.poseur.traced` lists. ValueError for another name.
+        """
         if name not in self._stored.files:
-            raise ValueError(f"record {self.data['key']} keeps no {name!r}; give its Run keep=24 and run it again")
+            there = ", ".join(file for file in self._stored.files if "/" not in file) or "nothing"
+            raise ValueError(
+                f"record {self.data['key']} keeps no {name!r}, it keeps {there}; outputs and points are kept by a Run "
+                "with keep=24, once it is run again"
+            )
         found: NDArray[Any] = self._stored[name]
         return found
 

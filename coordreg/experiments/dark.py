@@ -149,8 +149,8 @@ def backbones(profile: str) -> list[Run]:
     """Table 5: the gain of DARK on other networks, a narrow HRNet and an hourglass of one stack.
 
     python -m coordreg run dark-backbones --profile cpu; 12 runs of one to three minutes. Learning rates are each
-    network's own, for either encoding; those of the ResNet would set one encoding back on the hourglass. Expect a gain
-    on both.
+    network's own where dark-backbone-rates has found them; on another profile run that search first, since those of
+    the ResNet, which stand in for them, would set one encoding back on the hourglass. Expect a gain on both.
     """
     scale(profile)  # refuses a profile without sizes
     chosen = BACKBONE_CHOSEN.get(profile, {})

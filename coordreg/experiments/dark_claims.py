@@ -1,7 +1,7 @@
 """What chapter 6's paper claims, and what the page asks beside it, declared before the runs of `experiments.dark`."""
 
 from coordreg.experiments.claims import Claim, Side, Widening
-from coordreg.experiments.dark import ENCODINGS, FLIPS, GRIDS, PATCHES, SIDES
+from coordreg.experiments.dark import BACKBONES, ENCODINGS, FLIPS, GRIDS, PATCHES, SIDES
 from coordreg.experiments.scale import scale
 
 # -- the rows of the ledger -------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def _other_tables(profile: str) -> list[Claim]:
         found.append(Claim("dark-tab4", f"DARK above the standard on images of {pixels} px", *pair, metric="auc"))
     text = f"the lead is wider at {small} px than at {large} px"
     found.append(Widening("dark-tab4", text, *by_size[small], metric="auc", than=by_size[large]))
-    for name in ("HRNet", "hourglass"):
+    for name in BACKBONES:
         text = f"{name}: DARK above the standard"
         found.append(Claim("dark-tab5", text, *_pair("dark-backbones", name), metric="auc"))
     largest = f"{scale(profile).size // 4} px"
