@@ -1,69 +1,16 @@
 """Drawings of chapter 3: every stage of the cascade with its tensor's size, and where joints lie from each other."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from coordreg.plots.look import COLOURS, INK, MUTED, PAPER
+from coordreg.plots.look import COLOURS
+from coordreg.plots.stages import GREY, arrow, columns, needs, sheet
 
 #: A colour for each source that windows are cut from, the finest first; all other tensors are grey.
 SOURCES = tuple(COLOURS[name] for name in ("quarter", "integral", "dark", "argmax"))
-GREY = "#cfc9bb"
-#: Units of a drawing from left to right; one is the height of a lane.
-ACROSS = 10.0
-
-
-class Sheet(NamedTuple):
-    """A drawn tensor: its middle, half of its side, and what is written below it."""
-
-    x: float
-    y: float
-    half: float
-    size: str
-
-
-def _half(size: str) -> float:
-    """Half of the side of a drawn tensor: grows with the logarithm of its rows, from 9 to 256."""
-    rows = int(size.split("x")[-2])
-    return 0.1 + 0.036 * (math.log2(max(rows, 8)) - 3)
-
-
-def _sheet(ax: Axes, x: float, y: float, size: str, tone: str = GREY) -> Sheet:
-    """A stack of three squares with the size below it."""
-    half = _half(size)
-    for i in (2, 1, 0):
-        at = (x - half + 0.045 * i, y - half + 0.045 * i)
-        ax.add_patch(Rectangle(at, 2 * half, 2 * half, fc=tone, ec=PAPER, lw=0.8, zorder=3 - 0.1 * i))
-    ax.text(x, y - half - 0.06, size.replace("x", " x "), ha="center", va="top", fontsize=6.5, color=INK)
-    return Sheet(x, y, half, size)
-
-
-def _arrow(ax: Axes, start: Sheet, end: Sheet) -> None:
-    """From the right edge of one to the left edge of the other."""
-    shape = {"arrowstyle": "-|>", "color": MUTED, "lw": 0.9, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8}
-    ax.annotate("", (end.x - end.half - 0.08, end.y), (start.x + start.half + 0.16, start.y), arrowprops=shape)
-
-
-def _columns(ax: Axes, heads: Sequence[str], lanes: int) -> NDArray[np.float64]:
-    """Prepare the axes, write a head over each column, and say where the columns are."""
-    at = np.linspace(0.75, ACROSS - 0.7, len(heads))
-    for x, head in zip(at, heads, strict=True):
-        ax.text(x, lanes + 0.02, head, ha="center", va="bottom", fontsize=7.5, weight="bold", color=INK)
-    ax.set(xlim=(0, ACROSS), ylim=(-0.05, lanes + 0.42), aspect="equal", xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    return np.asarray(at)
-
-
-def _needs(sizes: Mapping[str, str], name: str) -> str:
-    if name not in sizes:
-        raise ValueError(f"stages: got no {name!r}, expected the sizes of every stage; there are {', '.join(sizes)}")
-    return sizes[name]
 
 
 def coarse_stages(ax: Axes, sizes: Mapping[str, str]) -> Axes:
@@ -74,21 +21,21 @@ def coarse_stages(ax: Axes, sizes: Mapping[str, str]) -> Axes:
     lanes = sum(name.endswith(", image") for name in sizes)
     heads = ("picture,\nnormalised", "first\nconvolution", "second\nconvolution", "sum of\nthe banks", "wide\nkernel",
              "coarse\nmaps")  # fmt: skip
-    at = _columns(ax, heads, lanes)
+    at = columns(ax, heads, lanes)
     middle = (lanes - 1) / 2 + 0.55
     stages = enumerate(("sum", "window", "coarse"), 3)
-    total, wide, maps = (_sheet(ax, at[i], middle, _needs(sizes, name)) for i, name in stages)
+    total, wide, maps = (sheet(ax, at[i], middle, needs(sizes, name)) for i, name in stages)
     for level in range(lanes):
         y = lanes - 1 - level + 0.55
         row = []
         for i, name in enumerate(("image", "first", "second")):
             source = 2 * level + i - 1
             tone = SOURCES[source] if i and source < len(SOURCES) else GREY
-            row.append(_sheet(ax, at[i], y, _needs(sizes, f"bank {level + 1}, {name}"), tone))
+            row.append(sheet(ax, at[i], y, needs(sizes, f"bank {level + 1}, {name}"), tone))
         for a, b in ((row[0], row[1]), (row[1], row[2]), (row[2], total)):
-            _arrow(ax, a, b)
-    _arrow(ax, total, wide)
-    _arrow(ax, wide, maps)
+            arrow(ax, a, b)
+    arrow(ax, total, wide)
+    arrow(ax, wide, maps)
     return ax
 
 
@@ -102,16 +49,16 @@ def fine_stages(ax: Axes, sizes: Mapping[str, str], tones: Sequence[str] = SOURC
     names = ["own", "first", "second", "repeated"] if "fine 1, own" in sizes else ["first", "second", "repeated"]
     heads = ["windows about\nthe maxima", *({"own": "one more", "first": "convolution", "second": "convolution",
                            "repeated": "repeated"}[name] for name in names), "sum, 1 x 1", "fine maps"]  # fmt: skip
-    at = _columns(ax, heads, lanes)
+    at = columns(ax, heads, lanes)
     middle = (lanes - 1) / 2 + 0.55
-    mixed, output = (_sheet(ax, at[i], middle, _needs(sizes, n)) for i, n in ((-2, "mixed"), (-1, "output")))
+    mixed, output = (sheet(ax, at[i], middle, needs(sizes, n)) for i, n in ((-2, "mixed"), (-1, "output")))
     for lane in range(lanes):
         y = lanes - 1 - lane + 0.55
-        row = [_sheet(ax, at[0], y, _needs(sizes, f"crop {lane + 1}"), tones[lane % len(tones)])]
-        row += [_sheet(ax, at[i], y, _needs(sizes, f"fine {lane + 1}, {name}")) for i, name in enumerate(names, 1)]
+        row = [sheet(ax, at[0], y, needs(sizes, f"crop {lane + 1}"), tones[lane % len(tones)])]
+        row += [sheet(ax, at[i], y, needs(sizes, f"fine {lane + 1}, {name}")) for i, name in enumerate(names, 1)]
         for a, b in zip(row, [*row[1:], mixed], strict=True):
-            _arrow(ax, a, b)
-    _arrow(ax, mixed, output)
+            arrow(ax, a, b)
+    arrow(ax, mixed, output)
     return ax
 
 
