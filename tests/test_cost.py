@@ -286,3 +286,30 @@ def test_a_module_counts_what_no_layer_shows() -> None:
 
     linear = 3 * (2 + 4) * 5 * 2
     assert macs(Twice(), (4, 5)) == linear + 2 * 3 * 5 * (2**2 + 3 * 4**2)
+
+
+def test_a_module_that_counts_may_be_called_by_keyword() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pairs = _Pairs()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pairs(x, factor=3)
+
+    assert macs(Named(), (4, 5)) == 3 * 4 * 5 * 2 + 3 * 2 * 3 * 4**2 * 5
+
+
+def test_windows_in_the_batch() -> None:
+    """As many windows as a network likes: convolutions count one of them, linear layers each."""
+
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 2, 1), nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            """(B, 3, H, 6) -> (7 B, 2, H, 5)."""
+            return self.last(self.conv(x.repeat(7, 1, 1, 1)))
+
+    assert macs(Windows(), (4, 6)) == 4 * 6 * 3 * 2 + 7 * 2 * 4 * 6 * 5

@@ -172,7 +172,7 @@ def test_two_steps_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_counts_by_hand() -> None:
     """A 3x3 convolution to 5 channels on 8 x 8 cells, normalised, then a 1x1 to 2 channels without."""
     network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5)), nn.Conv2d(5, 2, 1))
-    assert counted._count(network, 8) == (64 * (3 * 5 * 9 + 10), 64 * 5, 3 * 5 * 9 + 5 + 10 + 10 + 2)
+    assert counted.counts(network, 8) == (64 * (3 * 5 * 9 + 10), 64 * 5, 3 * 5 * 9 + 5 + 10 + 10 + 2)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
 
 
@@ -182,7 +182,7 @@ def test_counts_do_not_change_without_normalisation() -> None:
 
     with torch.device("meta"):
         whole, light = (nn.Sequential(HourglassStem(16), Hourglasses(16, 3, 2, 2)) for _ in range(2))
-    assert counted._count(light, 32)[::2] == (macs(whole, (32, 32)), parameters(whole))
+    assert counted.counts(light, 32)[::2] == (macs(whole, (32, 32)), parameters(whole))
 
 
 def test_gflops_as_printed() -> None:

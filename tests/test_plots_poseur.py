@@ -52,6 +52,9 @@ def test_lines_are_as_wide_as_the_attention(ax: Axes) -> None:
     assert ax.get_xlim() == (-0.5, 59.5)
     with pytest.raises(ValueError, match=r"points of shape \(15, 2\).*expected \(16, 2\) and \(16,\)"):
         between(ax, IMAGE, points[1:], shares, 13, MPII16)
+    for joint in (-1, 16):
+        with pytest.raises(ValueError, match=rf"got joint {joint}, expected one from 0 to 15; give its place"):
+            between(ax, IMAGE, points, shares, joint, MPII16)
 
 
 def test_dots_are_as_large_as_the_attention_and_the_frame_stays(ax: Axes) -> None:

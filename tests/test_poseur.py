@@ -342,8 +342,7 @@ def test_outputs_are_not_averaged() -> None:
 
 S = (256, 192)
 TRUNKS = {
-    "r50": spec(ResNet, depth=50), "r152": spec(ResNet, depth=152), "mobile": spec(MobileNetV2),
-    "w32": spec(HRNet, width=32), "w48": spec(HRNet, width=48),
+    "r50": spec(ResNet, depth=50), "mobile": spec(MobileNetV2), "w32": spec(HRNet, width=32),
 }  # fmt: skip
 
 
@@ -451,15 +450,6 @@ def test_table_2() -> None:
     assert gigas(network, (64, 64)) == pytest.approx(0.446, abs=0.001)
     pixel = (4.48 - 1.55) / (256 * 192 - 128 * 128)
     assert 1.55 - pixel * (128 * 128 - 64 * 64) == pytest.approx(0.45, abs=0.005)
-
-
-def test_table_5() -> None:
-    """Six layers. HRNet's rows are in units of 1024 ** 3, as its family prints them; 4.6 is 4.57, rounded."""
-    assert gigas(published("mobile", layers=6)) == pytest.approx(0.5, rel=0.01)
-    assert gigas(published("r152", layers=6)) == pytest.approx(11.9, rel=0.01)
-    assert gigas(published("r50", layers=6)) == pytest.approx(4.57, rel=0.01)
-    assert macs(published("w32", layers=6), S) / 2**30 == pytest.approx(7.4, rel=0.01)
-    assert macs(published("w48", layers=6), (384, 288)) / 2**30 == pytest.approx(33.6, rel=0.01)
 
 
 # -- training, checkpoints, descriptions -------------------------------------------------------------------------------

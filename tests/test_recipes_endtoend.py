@@ -179,7 +179,7 @@ def test_an_epoch_is_of_pictures() -> None:
     run = table()["RLE ResNet-101"]
     assert recipes.published(run.train) == 56_599
     assert recipes.split(run.test) == (5_000, "all of them, with people or without", False)
-    assert [recipes.named(one) for one in recipes.counted((run.train, [run.test]))] == ["coco", "coco"]
+    assert [recipes.named(one) for one in recipes.on_disk((run.train, [run.test]))] == ["coco", "coco"]
     assert recipes.epochs_of(run) == 101
     assert recipes.adapt(run) is run  # 180,000 steps are 101.8 epochs and stay 180,000
     assert recipes.adapt(run, images=56_000) is run
@@ -309,14 +309,6 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(
     sound(resumed, run)
     assert {"AP", "AP_M", "oks"} <= set(resumed.reading("method")["at"])
     assert (resumed["images_seen"], resumed["data"]["test_images"]) == (4 * 4, 4)
-
-
-@pytest.mark.parametrize("label", LABELS[:2])
-def test_the_other_heads_train_and_are_measured(label: str, store: Path) -> None:
-    run = table()[label]
-    record = execute(run, 2)
-    sound(record, run)
-    assert recipes.doubt(record) == "made from a fixture"
 
 
 def test_the_command_trains_on_a_fixture(store: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,7 +314,7 @@ def test_what_a_claim_reads_from_a_record() -> None:
 def test_printed_costs_of_table_5(label: str, printed: float, counted: float, base: float) -> None:
     """Within 1%, HRNets in units of 1024 ** 3; ResNet-50's 4.6, 1.2% above, is table 1e's 4.57, rounded.
 
-    `test_poseur.py` counts the other three networks.
+    `test_experiments_poseur.py` counts the other three networks.
     """
     run = of("poseur-tab5")[label]
     cost = macs(planning.on_meta(run.estimator), planning.side(run.train)) / base

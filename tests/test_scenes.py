@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from coordreg.coords import Batch, Labels, Points, apply_affine, from_pixels, swap
 from coordreg.data import pack
 from coordreg.data.coco import COCO
-from coordreg.data.crowds import people
+from coordreg.data.crowds import CrowdStore, people
 from coordreg.data.scenes import ScaleJitter, Scenes, SceneStore, corners, cut_people
 from coordreg.data.skeletons import COCO17
 from coordreg.metrics.coco_ap import evaluate
@@ -388,6 +389,9 @@ def test_other_shapes_and_stores_are_refused(drawn: Path) -> None:
     points = answers(store)
     with pytest.raises(ValueError, match=r"predictions of shape \(4, 19, 2\) for a SceneStore of \(4, 57, 2\)"):
         ScoringScenes(root=str(drawn)).score(Points(points.coords[:, :19], points.score[:, :19]), store)
+    plain = CrowdStore(**{f.name: getattr(store, f.name) for f in fields(CrowdStore)})
+    with pytest.raises(ValueError, match=r"predictions of shape \(4, 57, 2\) for a CrowdStore of \(4, 57, 2\)"):
+        ScoringScenes(root=str(drawn)).score(points, plain)
 
 
 # -- the real files ----------------------------------------------------------------------------------------------------
@@ -435,6 +439,7 @@ def test_a_configuration_comes_back_from_its_description() -> None:
         ({"smallest": 0.0}, "got size=1024, smallest=0.0"),
         ({"smallest": 1.5, "largest": 1.0}, "smallest=1.5, largest=1.0"),
         ({"flip": 1.5}, "flip=1.5, expected at least 2 px"),
+        ({"largest": 9}, "largest=9, flip=0.5, expected .* shares above 0 and up to 8, in order, and a chance"),
     ],
 )
 def test_bad_jitter_is_told(knobs: dict[str, Any], message: str) -> None:
@@ -447,6 +452,7 @@ def test_bad_jitter_is_told(knobs: dict[str, Any], message: str) -> None:
     [
         (COCO(split="val2017", limit=3), {}, "got a COCO with limit of its own"),
         (COCO(split="val2017", boxes="a.json"), {}, "got a COCO with boxes of its own"),
+        (COCO(size=(64, 48), canvas=2.0), {}, "got a COCO with size, canvas of its own, expected root and split alone"),
         (COCO(split="val2017"), {"augment": ScaleJitter()}, "got an augmentation for val2017"),
         (COCO(), {"places": 0}, "got canvas=640, places=0, limit=None"),
         (COCO(), {"canvas": 1}, "got canvas=1"),
@@ -471,7 +477,10 @@ def test_bad_files_are_told(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"1 pictures are not in .*val2017; 3 of 4 people are left out"):
         assert opened(root, canvas=40).image_ids.tolist() == [1, 2]
     (root / "val2017" / "2.png").unlink()
-    with pytest.warns(UserWarning, match="3 of 4 people"):
+    with (
+        pytest.warns(UserWarning, match="3 of 4 people"),
+        pytest.warns(UserWarning, match=r"1 of 1 pictures without people are not in .*val2017 and are left out"),
+    ):
         assert opened(root, canvas=40).image_ids.tolist() == [1]
     path = root / "annotations" / "person_keypoints_val2017.json"
     data = json.loads(path.read_text())

@@ -36,6 +36,9 @@ def macs(module: nn.Module, size: Sequence[int], counting: str = "true", channel
     counted: biases, normalisation, activations, pooling, interpolation, additions, softmax and expectation, the
     products inside attention where no module names them, whatever is called as a function of torch.
 
+    A convolution counts each weight once a position, whatever its batch: of windows that a network folds into the batch
+    (B x J about joints, in `windows.FineNet`) it counts a single one, nn.Linear all.
+
     Only shapes are computed, on the meta device, so that this takes milliseconds wherever the module lies; the module
     is left as it was. A forward that looks at values (`if x.max() > 0`) cannot be counted: torch says so.
     """
@@ -58,9 +61,9 @@ def macs(module: nn.Module, size: Sequence[int], counting: str = "true", channel
         # a weight is used once a position; prod(shape) already holds in * out / groups * kernel
         total += prod(layer.weight.shape) * positions
 
-    def add(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def add(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         nonlocal total
-        total += int(layer.uncounted(*inputs))  # type: ignore[operator]
+        total += int(layer.uncounted(*inputs, **named))  # type: ignore[operator]
 
     meta: dict[str, Tensor] = {
         name: torch.empty_like(value, device="meta")
@@ -73,7 +76,7 @@ def macs(module: nn.Module, size: Sequence[int], counting: str = "true", channel
         for m in module.modules()
         if isinstance(m, nn.Linear | _Convolution | _Transposed)
     ]
-    hooks += [m.register_forward_hook(add) for m in module.modules() if hasattr(m, "uncounted")]
+    hooks += [m.register_forward_hook(add, with_kwargs=True) for m in module.modules() if hasattr(m, "uncounted")]
     try:
         module.eval()
         with torch.no_grad():

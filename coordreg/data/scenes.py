@@ -3,16 +3,17 @@
 A picture lies, at its own size, in the upper left corner of a square canvas (no side of COCO's is above 640 px), and
 the batch's hint says where it ends. `ScaleJitter` makes training pictures of one size of them.
 
-Who is labelled, as Detectron2 has it: every box that is no crowd, also of people of whom no joint is labelled. Crowd
-regions carry no label; pycocotools leaves answers in them out of its count (`metrics.scoring_scenes`). To train on:
-pictures with somebody of whom a joint is labelled. To be tested on: all pictures, as answers count where nobody is.
+Who is labelled, as Detectron2 has it: every box that is no crowd, also of people of whom no joint is labelled; but for
+boxes that show less than LEAST in the picture, and masks without area. Crowd regions carry no label; pycocotools leaves
+answers in them out of its count (`metrics.scoring_scenes`). To train on: pictures with somebody of whom a joint is
+labelled. To be tested on: all pictures, as answers count where nobody is.
 
 Boxes are the file's, clipped to the picture; their numbers count from the picture's edge, those of joints from the
 middle of the first pixel. Sources: Lin et al., ECCV 2014; for the jitter Ghiasi et al., CVPR 2021.
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ from coordreg.method import MEAN
 
 #: Boxes that show fewer pixels than this on either side are no labels.
 LEAST = 1.0
+#: No picture is made larger than this share of what comes back.
+LARGEST = 8
 JOINTS = len(COCO17.joints)
 
 # -- pictures of one size ----------------------------------------------------------------------------------------------
@@ -55,10 +58,11 @@ class ScaleJitter:
     flip: float | int = 0.5
 
     def __post_init__(self) -> None:
-        if self.size < 2 or not 0 < self.smallest <= self.largest <= 8 or not 0 <= self.flip <= 1:
+        if self.size < 2 or not 0 < self.smallest <= self.largest <= LARGEST or not 0 <= self.flip <= 1:
             raise ValueError(
                 f"ScaleJitter: got size={self.size}, smallest={self.smallest}, largest={self.largest}, "
-                f"flip={self.flip}, expected at least 2 px, shares above 0 in order, and a chance from 0 to 1"
+                f"flip={self.flip}, expected at least 2 px, shares above 0 and up to {LARGEST}, in order, and a "
+                "chance from 0 to 1"
             )
         for name in ("smallest", "largest", "flip"):
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -66,7 +70,8 @@ class ScaleJitter:
     def __call__(self, batch: Batch, places: int, pairs: Pairs, generator: torch.Generator) -> Batch:
         """A batch of `SceneStore` -> images (B, 3, size, size) and their labels; the hint has done its work.
 
-        places, pairs: the store's. Four numbers a picture are drawn, whatever is switched on.
+        places, pairs: the store's. Four numbers a picture are drawn, whatever is switched on. ValueError without
+        a hint.
         """
         images, side = batch.images, batch.images.shape[-1]
         drawn = torch.rand(len(images), 4, generator=generator, device=generator.device).tolist()
@@ -181,7 +186,8 @@ class Scenes:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if changed := [n for n in ("boxes", "augment", "limit") if getattr(self.data, n) != getattr(COCO(), n)]:
+        own = [f for f in fields(COCO) if f.name not in ("root", "split")]
+        if changed := [f.name for f in own if getattr(self.data, f.name) != f.default]:
             raise ValueError(f"Scenes: got a COCO with {', '.join(changed)} of its own, expected root and split alone")
         if self.augment is not None and self.split != "train2017":
             raise ValueError(f"Scenes: got an augmentation for {self.split}; augment train2017")
@@ -204,8 +210,8 @@ class Scenes:
     def open(self, progress: bool = False) -> SceneStore:
         """Read the labels and draw the canvases, or map those drawn before (`pack.pack_path` says where).
 
-        Pictures that are not there are left out, and counted in a warning. Raises as `COCO.open` does, and ValueError
-        for a picture of another size than annotated.
+        Pictures that are not there are left out, and counted in a warning: those with people, and those without. Raises
+        as `COCO.open` does, and ValueError for a picture of another size than annotated.
         """
         root = locate(self.data.root)
         places = (root / self.split, root / "images" / self.split)
@@ -216,8 +222,14 @@ class Scenes:
         get = f"{pictures.name}.zip from {HOME} (`python -m coordreg data fetch coco --part {pictures.name}`)"
         owners = [s.name for s in scenes for _ in s.boxes]
         there = {owners[i] for i in present(owners, pictures, "COCO", get)}
-        scenes = [s for s in scenes if s.name in there or (not len(s.boxes) and (pictures / s.name).is_file())]
-        scenes = scenes[: self.limit]
+        bare = {s.name for s in scenes if not len(s.boxes)}
+        if absent := {name for name in bare if not (pictures / name).is_file()}:
+            warnings.warn(
+                f"Scenes: {len(absent)} of {len(bare)} pictures without people are not in {pictures} and are left out",
+                stacklevel=2,
+            )
+        there |= bare - absent
+        scenes = [s for s in scenes if s.name in there][: self.limit]
         if dropped := sum(max(0, len(s.boxes) - self.places) for s in scenes):
             warnings.warn(f"Scenes: {dropped} people are beyond {self.places} places; give more places", stacklevel=2)
         shown = np.array([fit(s.size, self.canvas) for s in scenes])

@@ -195,7 +195,7 @@ def marginal_identity() -> Exact:
 # -- 2. counts --------------------------------------------------------------------------------------------------------
 
 
-def _count(network: nn.Module, side: int) -> tuple[int, int, int]:
+def counts(network: nn.Module, side: int) -> tuple[int, int, int]:
     """Multiply-adds at a square input, values that pass a batch normalisation, parameters.
 
     Normalisations are taken out, which leaves all shapes: on the meta device they are half of the time.
@@ -216,9 +216,9 @@ def _count(network: nn.Module, side: int) -> tuple[int, int, int]:
 
 @cache
 def _network(depth: int, ups: int, side: int) -> tuple[int, int, int]:
-    """`_count` of a ResNet with upsamplings and 16 joints."""
+    """`counts` of a ResNet with upsamplings and 16 joints."""
     with torch.device("meta"):
-        return _count(nn.Sequential(ResNet(depth), DeconvHead(trunk_channels(depth), 16, (256,) * ups)), side)
+        return counts(nn.Sequential(ResNet(depth), DeconvHead(trunk_channels(depth), 16, (256,) * ups)), side)
 
 
 def _integral(settings: dict[str, tuple[int, int, int]], printed: tuple[float, ...]) -> tuple[str, bool]:
@@ -274,8 +274,8 @@ def integral_capacity() -> Exact:
 def _rivals() -> tuple[int, int, float, float]:
     """Parameters and GMACs of ResNet-50@28px and of the hourglass of eight."""
     with torch.device("meta"):
-        resnet = _count(nn.Sequential(DilatedResNet(50, stride=8), ConvHead(2048, 16)), 224)
-        hourglass = _count(nn.Sequential(HourglassStem(), Hourglasses(256, 16, 8)), 256)
+        resnet = counts(nn.Sequential(DilatedResNet(50, stride=8), ConvHead(2048, 16)), 224)
+        hourglass = counts(nn.Sequential(HourglassStem(), Hourglasses(256, 16, 8)), 256)
     return resnet[2], hourglass[2], giga(resnet[0]), giga(hourglass[0])
 
 

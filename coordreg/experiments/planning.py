@@ -12,7 +12,7 @@ from coordreg.backbones.cost import giga, macs
 from coordreg.backbones.resnet import parameters
 from coordreg.data.places import MARKER, files, folder, is_fixture, sets
 from coordreg.endtoend import EndToEnd
-from coordreg.experiments.recipes import change, counted, epoch, find, named, published, split
+from coordreg.experiments.recipes import change, epoch, find, named, on_disk, published, split
 from coordreg.records import Run
 from coordreg.spec import Spec
 from coordreg.train import Cosine, Restarts
@@ -27,7 +27,7 @@ def on_meta(estimator: Spec) -> Any:
 
 def side(data: Any) -> tuple[int, int]:
     """(H, W) of what the network sees."""
-    size = next(counted(data)).size
+    size = next(on_disk(data)).size
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
@@ -47,14 +47,14 @@ def plan(run: Run) -> list[str]:
         falls = f"x {schedule.gamma:g} at {at}" if at else "constant"
         falls += f", after {schedule.warmup} steps of warm-up" if schedule.warmup else ""
     decay = f", weight decay {training.weight_decay:g}" if training.weight_decay else ""
-    augment = next((one.augment for one in counted(run.train) if one.augment is not None), None)
+    augment = next((one.augment for one in on_disk(run.train) if one.augment is not None), None)
     kinds = "none" if augment is None else ", ".join(
         f"{f.name} {getattr(augment, f.name):g}" for f in fields(augment) if isinstance(getattr(augment, f.name), float)
     )  # fmt: skip
     pretrain = max(find(run.estimator, "pretrain"), default=0)
     phases = [(*one, training.steps - sum(one)) for one in find(run.estimator, "phases")]
     trained, tested = (
-        " and ".join(f"{named(one)} {one.split} ({split(one)})" for one in counted(part))
+        " and ".join(f"{named(one)} {one.split} ({split(one)})" for one in on_disk(part))
         for part in (run.train, run.test)
     )
     known = "estimated" if epoch(run.train).estimated else "published"

@@ -51,7 +51,7 @@ PUBLISHED = {
 }
 #: Pictures of COCO that are read whole.
 PICTURES = {
-    "train2017": Split(56_599, "those with a person that is no crowd and has labels"),
+    "train2017": Split(56_599, "those with a person that is no crowd and has labels, as Ultralytics counts them"),
     "val2017": Split(5_000, "all of them, with people or without"),
 }
 #: A copy whose number of images is within this share of the published one is taken for the whole set. An estimate's own
@@ -69,19 +69,19 @@ def paper_only(profile: str) -> None:
         raise ValueError(f"profile: got {profile!r}, a recipe has the profile paper alone (add --profile paper)")
 
 
-def counted(data: Any) -> Iterator[Any]:
+def on_disk(data: Any) -> Iterator[Any]:
     """The data sets on disk in a configuration, as `sets` gives them; whole pictures count as such, not by people."""
     if isinstance(data, Scenes):
         yield data
     elif isinstance(data, tuple | list):
         for part in data:
-            yield from counted(part)
+            yield from on_disk(part)
     else:
         yield from sets(data)
 
 
 def named(one: Any) -> str:
-    """ "mpii", "coco", "flic" or "human36m" of one of `counted`."""
+    """ "mpii", "coco", "flic" or "human36m" of one of `on_disk`."""
     return name_of(next(sets(one)))
 
 
@@ -102,7 +102,7 @@ def epoch(data: Any) -> Split:
     if isinstance(data, Halves):
         half = epoch(data.three)
         return half._replace(images=2 * half.images)
-    found = list(counted(data))
+    found = list(on_disk(data))
     if len(found) != 1:
         raise ValueError(f"published: got a configuration of {len(found)} data sets, expected one, or Halves")
     return split(found[0])
@@ -198,7 +198,7 @@ def look_in(root: Path | None, runs: Sequence[Run], data: str | None = None) -> 
 
 
 def _images(data: Any, found: Mapping[str, int]) -> int:
-    return 2 * _images(data.three, found) if isinstance(data, Halves) else found[digest(describe(next(counted(data))))]
+    return 2 * _images(data.three, found) if isinstance(data, Halves) else found[digest(describe(next(on_disk(data))))]
 
 
 def _told(data: Any, short: Mapping[str, int]) -> Any:
@@ -223,7 +223,7 @@ def here(runs: Sequence[Run], epochs: int | None = None) -> list[Run]:
     images: dict[str, int] = {}
     found = []
     for run in runs:
-        ours = {digest(describe(one)): one for one in counted((run.train, run.test))}
+        ours = {digest(describe(one)): one for one in on_disk((run.train, run.test))}
         images |= {own: len(one.open()) for own, one in ours.items() if own not in images}
         made = adapt(run, _images(run.train, images), epochs)
         short = {own: images[own] for own, one in ours.items() if not whole(split(one), images[own])}
@@ -250,7 +250,7 @@ def doubt(record: Record) -> str:
     data, run = record["data"], record.run
     if data.get("fixture"):
         return "made from a fixture"
-    for one in counted(run.test) if run is not None else ():
+    for one in on_disk(run.test) if run is not None else ():
         if not whole(split(one), data["test_images"]):
             return f"tested on {data['test_images']:,} images of {named(one)} {one.split} ({split(one)})"
     return ""
@@ -299,7 +299,7 @@ def in_ratio(row: str, text: str, side: Side, other: Run, metric: str, ratio: fl
 
 
 __all__ = [
-    "PICTURES", "PUBLISHED", "ROUGH", "TOLERANCE", "WHOLE", "Split", "adapt", "as_printed", "change", "counted",
-    "doubt", "epoch", "epochs_of", "figure", "find", "here", "in_ratio", "look_in", "named", "needs", "paper_only",
+    "PICTURES", "PUBLISHED", "ROUGH", "TOLERANCE", "WHOLE", "Split", "adapt", "as_printed", "change", "doubt", "epoch",
+    "epochs_of", "figure", "find", "here", "in_ratio", "look_in", "named", "needs", "on_disk", "paper_only",
     "published", "split", "steps", "whole",
 ]  # fmt: skip

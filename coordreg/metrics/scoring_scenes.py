@@ -14,8 +14,9 @@ from coordreg.metrics.scoring_people import ScoresPeople, ScoringPeople, found, 
 class ScoringScenes(ScoringPeople):
     """AP and its companions as for every COCO table; no rescoring: the network's person scores.
 
-    Answers in crowd regions, and for people of whom no joint is labelled, do not count either way. The OKS by picture
-    is that of `ScoringPeople`, over people who have labels. root, split: of the COCO whose annotations are read again.
+    In AP, answers in crowd regions, and for people of whom no joint is labelled, do not count either way. The OKS by
+    picture is that of `ScoringPeople`, over people who have labels: it knows of no crowds, and an answer in one that is
+    among the surest takes the place of another. root, split: of the COCO whose annotations are read again.
     """
 
     root: str = "coco"
