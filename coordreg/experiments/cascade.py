@@ -63,7 +63,7 @@ SCORING = ScoringOffsets(at=(0.5, 0.1), limit=0.5, exclude=(6, 7), groups=GROUPS
 RATES, RATE = (1e-3, 2e-3, 4e-3), 2e-3
 #: Tried as well, because an end of the list came out best.
 FURTHER = {"shared": (8e-3, 1.6e-2), "standard": (8e-3, 1.6e-2, 3.2e-2)}
-CHOSEN: dict[str, dict[str, float]] = {"cpu": {"coarse": 2e-3, "shared": 8e-3}}
+CHOSEN: dict[str, dict[str, float]] = {"cpu": {"coarse": 2e-3, "shared": 8e-3, "standard": 1.6e-2}}
 
 READINGS = (Reading("argmax", Argmax()), Reading("quarter", QuarterSign()))
 #: The tree's answers come first: they are what a page may draw. "histograms" is the tree before its training,
