@@ -130,7 +130,7 @@ def test_networks(data: str, run: Run) -> None:
         assert arguments(fine) == sizes
         built = network.head.fine[0]
         assert [built.window // stride for stride in built.strides] == [36, 18, 18, 9]
-        assert built.last.groups == joints  # no weight sharing in the last convolution
+        assert built.last.weight.shape[0] == joints  # no weight sharing in the last convolution
     spatial, side = made["spatial"], {"flic": (240, 320), "mpii": (256, 256)}[data]
     assert spatial.make is SpatialModel
     assert spatial["size"] == tuple(n // int(by) for n in side)
